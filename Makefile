@@ -1,0 +1,42 @@
+# Two commands do all the set-up on a machine with Python >= 3.11, git and make: `make demo` and `make test`.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: help demo test check lint types schema demo-world quant-env clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "quantgate needs Python 3.11 or newer; set PYTHON=")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[quantized,dev]'
+	touch $@
+
+demo: $(STAMP) ## run the gate on the bundled checkpoints and print one table
+	$(BIN)/gate demo --out demo-out
+
+test: $(STAMP) ## the default tests: no network, no GPU
+	$(BIN)/python -m pytest
+
+check: $(STAMP) ## lint, types, architecture
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest tests/test_architecture.py
+
+schema: $(STAMP) ## regenerate thresholds/schema.json
+	$(BIN)/gate schema policy > thresholds/schema.json.new && mv thresholds/schema.json.new thresholds/schema.json
+
+quant-env: constraints-quantizers.txt ## the quantizers' own environment (their transformers pin conflicts with ours)
+	test -x .venv-quant/bin/python || $(PYTHON) -m venv .venv-quant
+	.venv-quant/bin/python -m pip install --quiet -c constraints-quantizers.txt torch llmcompressor bitsandbytes
+
+demo-world: $(STAMP) quant-env ## train the demo baseline and quantize its candidates again (about 20 minutes)
+	$(BIN)/python -m gate.demo.train --out gate/demo/world
+	PYTHONPATH=. .venv-quant/bin/python -m gate.demo.quantize --world gate/demo/world
+
+clean: ## remove build and run output (not the environments)
+	rm -rf build dist demo-out gate-out .pytest_cache .mypy_cache .ruff_cache

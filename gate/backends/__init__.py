@@ -1,0 +1,156 @@
+"""Backends: the only code that runs a model.  Typed by `Backend`, held in a plain dict.
+
+A backend scores and generates; it knows nothing of stages, rules or verdicts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+    from lm_eval.api.model import LM
+    from numpy.typing import NDArray
+
+BACKENDS = {
+    "fake": "gate.backends.fake:open_backend",
+    "hf": "gate.backends.hf:open_backend",
+}
+"""Backend name → `open_backend(checkpoint: Checkpoint, device: str) -> Backend`."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Checkpoint:
+    """What to load.  `load` is plain data from the policy's `checkpoints:` table (method, gguf_file, …).
+
+    Attributes:
+        path: local folder, already downloaded.
+        load: load-time settings such as `{"method": "bitsandbytes-nf4"}`, or empty.
+        dtype: `auto`, `float32`, `bfloat16` or `float16`.
+        tokenizer: folder of the tokenizer if it is not the checkpoint's own.
+    """
+
+    path: str
+    load: Mapping[str, Any]
+    dtype: str
+    tokenizer: str | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BackendInfo:
+    """`context_length` is in tokens; `load_seconds` is the wall time from nothing to ready."""
+
+    name: str
+    device: str
+    dtype: str
+    n_parameters: int
+    context_length: int
+    vocabulary_size: int
+    load_seconds: float
+    has_logits: bool
+    packages: Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Window:
+    """A stretch of tokens of which the last `n_scored` are scored, each given all before it."""
+
+    tokens: tuple[int, ...]
+    n_scored: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WindowScores:
+    """Scores of one window.  Arrays have shape [n_scored] or [n_scored, k].
+
+    `nll_nats` is the NLL of each scored token.  With `top_k` > 0 and logits available:
+    `top_ids`, `top_logprobs` are the k most likely tokens, most likely first; else both are None.
+    With `at_ids` given: `at_logprobs` are the log-probabilities at those ids, same shape as the ids.
+    """
+
+    nll_nats: NDArray[np.float64]
+    top_ids: NDArray[np.int32] | None
+    top_logprobs: NDArray[np.float32] | None
+    at_logprobs: NDArray[np.float32] | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Generation:
+    """`finish` is `stop` (end of sequence or a stop string, which is cut off) or `length`."""
+
+    text: str
+    n_tokens: int
+    finish: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Timing:
+    """One timed batch: `ttft_seconds` to the first token, `step_seconds` for each later one."""
+
+    batch_size: int
+    prompt_tokens: int
+    ttft_seconds: float
+    step_seconds: tuple[float, ...]
+
+
+class OutOfMemory(RuntimeError):
+    """The device ran out of memory; the backend is still usable."""
+
+
+class Backend(Protocol):
+    """A loaded model.  All token sequences are plain ints without padding."""
+
+    @property
+    def info(self) -> BackendInfo: ...
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of `text`, without special tokens."""
+        ...
+
+    def bos(self) -> int | None:
+        """Id that starts a document for this tokenizer, or None."""
+        ...
+
+    def chat(self, messages: Sequence[Mapping[str, str]]) -> str:
+        """Messages rendered by the tokenizer's chat template.  Raises ValueError when there is none."""
+        ...
+
+    def score(
+        self,
+        windows: Sequence[Window],
+        *,
+        top_k: int,
+        at_ids: Sequence[NDArray[np.int32]] | None,
+    ) -> Iterator[WindowScores]:
+        """NLL (nats, float64 sums downstream) of the scored tokens of each window, in order."""
+        ...
+
+    def loglikelihood(self, requests: Sequence[tuple[str, str]]) -> list[tuple[float, bool]]:
+        """(log-likelihood in nats of the continuation given the context, is it the greedy one)."""
+        ...
+
+    def generate(
+        self,
+        prompts: Sequence[str],
+        *,
+        max_new_tokens: int,
+        stop: Sequence[str],
+        temperature: float,
+        seed: int,
+    ) -> list[Generation]:
+        """One generation per prompt, in order; greedy at temperature 0."""
+        ...
+
+    def harness(self) -> LM:
+        """The same model as an lm-eval `LM`."""
+        ...
+
+    def timed_batch(self, *, batch_size: int, prompt_tokens: int, new_tokens: int, seed: int) -> Timing:
+        """Generate exactly `new_tokens` per sequence from random prompts and time it.  Raises OutOfMemory."""
+        ...
+
+    def memory_bytes(self) -> Mapping[str, int]:
+        """Peaks so far, only those that apply: rss_peak_bytes, vram_peak_bytes, vram_reserved_bytes, …"""
+        ...

@@ -1,0 +1,313 @@
+"""The policy: pydantic models of the YAML, and the rules they plan.
+
+Pure: models and derived values only.  Reading files and line numbers live in `policy_file`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from gate import metrics, units
+from gate.records import Bound, BoundKind, MaxLost, Rule, Scope, Severity
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", description="letters, digits, _ and -")]
+Positive = Annotated[int, Field(ge=1)]
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+_PARSERS = {
+    BoundKind.MAX_INCREASE: units.percent,
+    BoundKind.MAX_DROP: units.points,
+    BoundKind.MIN_RETAINED: units.percent,
+    BoundKind.MIN_SPEEDUP: units.speedup,
+    BoundKind.MAX: units.quantity,
+    BoundKind.MIN: units.quantity,
+}
+_Percent = Annotated[str, Field(pattern=units.PERCENT_PATTERN, examples=["5%", "97%"])]
+_Points = Annotated[str, Field(pattern=units.POINTS_PATTERN, examples=["3pp"])]
+_Speedup = Annotated[str | float, Field(examples=[1.5, "1.5x"])]
+_Quantity = Annotated[str | float, Field(examples=["24GiB", "200ms", "2%", 0.95])]
+Duration = Annotated[str, Field(pattern=units.DURATION_PATTERN, examples=["90s", "20min"])]
+
+
+class RuleSettings(Strict):
+    """One acceptance rule: a metric and exactly one bound."""
+
+    id: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.,-]*$")] | None = None
+    metric: str
+    max_increase: _Percent | None = Field(None, description="largest relative increase over the baseline")
+    max_drop: _Points | None = Field(None, description="largest drop below the baseline, in percentage points")
+    min_retained: _Percent | None = Field(None, description="smallest share of the baseline's value kept")
+    min_speedup: _Speedup | None = Field(None, description="smallest speed-up over the baseline")
+    max: _Quantity | None = Field(None, description="largest value of the candidate itself")
+    min: _Quantity | None = Field(None, description="smallest value of the candidate itself")
+    corpus: str | None = Field(None, description="perplexity: judge this corpus only")
+    by: Literal["category", "subject"] | None = Field(None, description="a guard rail over groups of items")
+    batch: Positive | None = Field(None, description="profile: judge this batch size only")
+    severity: Severity = Severity.BLOCKING
+    scope: Scope = Scope.BENCHMARK
+    max_items: Positive | None = None
+    max_lost: Annotated[int, Field(ge=0)] | _Percent = Field(
+        0, description="items that may be lost: a count or a percentage"
+    )
+
+    @model_validator(mode="after")
+    def _one_bound(self) -> RuleSettings:
+        given = [k.value for k in BoundKind if getattr(self, k.value) is not None]
+        if len(given) != 1:
+            kinds = ", ".join(k.value for k in BoundKind)
+            found = " and ".join(given) if given else "no bound"
+            raise ValueError(f"found {found}, expected exactly one of {kinds}")
+        self.bound()
+        return self
+
+    def bound(self) -> Bound:
+        """The one bound, parsed.  Raises ValueError naming what is wrong with its text."""
+        kind = next(k for k in BoundKind if getattr(self, k.value) is not None)
+        raw = getattr(self, kind.value)
+        text = raw if isinstance(raw, str) else f"{raw:g}"
+        return Bound(kind=kind, value=_PARSERS[kind](text), text=text)
+
+    def lost(self) -> MaxLost:
+        if isinstance(self.max_lost, str):
+            return MaxLost(count=None, share=units.percent(self.max_lost))
+        return MaxLost(count=self.max_lost, share=None)
+
+
+class StageSettings(Strict):
+    name: Name
+    budget: Duration | None = Field(None, description="time limit of this stage, per role")
+
+
+class Corpus(Strict):
+    """Text to score: a local file (`path`) or a corpus known by name (wikitext2, c4)."""
+
+    name: Name
+    path: str | None = Field(None, description=".txt (documents separated by blank lines), .jsonl or .parquet")
+    text_field: str = "text"
+    window: Annotated[int, Field(ge=2)] = 2048
+    stride: Positive = 512
+    max_tokens: Positive | None = Field(
+        None, description="spread over the documents: the first max_tokens/documents tokens of each"
+    )
+    documents: Positive | None = Field(None, description="use this many documents, drawn by the seed")
+    cluster: Literal["document", "block"] = "document"
+    block_tokens: Positive = 512
+
+    @model_validator(mode="after")
+    def _stride_fits(self) -> Corpus:
+        if self.stride > self.window:
+            raise ValueError(f"stride {self.stride} is larger than window {self.window}: tokens would go unscored")
+        return self
+
+
+class PerplexityStage(StageSettings):
+    """Sliding-window perplexity and, where logits are available, divergence from the baseline."""
+
+    kind: Literal["perplexity"]
+    corpora: Annotated[list[Corpus], Field(min_length=1)]
+    top_k: Annotated[int, Field(ge=0, le=4096)] = Field(256, description="log-probabilities kept per token; 0: none")
+    rules: Annotated[list[RuleSettings], Field(min_length=1)]
+
+
+class Task(Strict):
+    """One lm-eval task or group."""
+
+    task: str
+    fewshot: Annotated[int, Field(ge=0)] | None = Field(None, description="examples in the prompt; default: the task's")
+    fewshot_sampler: Literal["per_document", "first_n"] = "per_document"
+    sample: _Percent | Positive | None = Field(None, description="seeded random sample: 20% or a count")
+    chat: bool = Field(False, description="apply the chat template")
+    max_new_tokens: Positive | None = None
+    unsafe_code: bool = Field(False, description="allow a task that executes what the model wrote")
+    rules: Annotated[list[RuleSettings], Field(min_length=1)]
+
+
+class LmEvalStage(StageSettings):
+    """lm-eval tasks; lm-eval defines prompts and scores, the gate owns the schedule."""
+
+    kind: Literal["lm_eval"]
+    include_path: str | None = None
+    tasks: Annotated[list[Task], Field(min_length=1)]
+
+
+class Judge(Strict):
+    """An OpenAI-compatible endpoint that scores answers against a rubric; advisory."""
+
+    url: str
+    model: str
+    rubric: str
+    api_key_env: str | None = Field(None, description="name of the environment variable that holds the key")
+
+
+class DomainStage(StageSettings):
+    """The team's own held-out set: JSON Lines of {id, input, expected, category, choices?}."""
+
+    kind: Literal["domain"]
+    data: str
+    template: str = Field("{input}", description="plain text with {input}, {id}, {category}")
+    chat: bool = False
+    match: Literal["exact", "contains", "regex", "numeric", "choice", "json"]
+    tolerance: Annotated[float, Field(ge=0)] = Field(0.0, description="numeric: largest absolute difference")
+    json_fields: list[str] | None = Field(None, description="json: fields that must be equal; default: all expected")
+    sample: _Percent | Positive | None = None
+    max_new_tokens: Positive = 64
+    stop: list[str] = Field(default_factory=list)
+    text_metrics: list[Literal["macro_f1", "rouge_l", "bleu", "chrf", "invalid_json_rate"]] = Field(
+        default_factory=list
+    )
+    judge: Judge | None = None
+    rules: Annotated[list[RuleSettings], Field(min_length=1)]
+
+
+class ProfileStage(StageSettings):
+    """Memory, load time, latency and throughput, both checkpoints side by side."""
+
+    kind: Literal["profile"]
+    batch_sizes: Annotated[list[Positive], Field(min_length=1)] = [1, 8]
+    prompt_tokens: Positive = 128
+    new_tokens: Annotated[int, Field(ge=2)] = 32
+    blocks: Annotated[int, Field(ge=3)] = Field(8, description="interleaved pairs of timing blocks")
+    rules: Annotated[list[RuleSettings], Field(min_length=1)]
+
+
+Stage = PerplexityStage | LmEvalStage | DomainStage | ProfileStage
+
+
+class CheckpointSettings(Strict):
+    """A named checkpoint for --baseline and --candidate, with how to load it."""
+
+    path: str
+    load: dict[str, Any] = Field(default_factory=dict)
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    tokenizer: str | None = None
+
+
+class Policy(Strict):
+    """What a candidate must keep.  Only `version` and `stages` are required."""
+
+    version: Literal[1]
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] = Field(0.95, description="one-sided, per side and rule")
+    seed: int = 0
+    on_inconclusive: Literal["fail", "warn"] = "fail"
+    share_examples: Literal["none", "ids", "full"] = "none"
+    budget: Duration | None = None
+    price_per_hour: Annotated[float, Field(gt=0)] | None = None
+    checkpoints: dict[Name, CheckpointSettings] = Field(default_factory=dict)
+    stages: Annotated[list[Annotated[Stage, Field(discriminator="kind")]], Field(min_length=1)]
+
+    @field_validator("stages")
+    @classmethod
+    def _unique_names(cls, stages: list[Stage]) -> list[Stage]:
+        names = [s.name for s in stages]
+        twice = sorted({n for n in names if names.count(n) > 1})
+        if twice:
+            raise ValueError(f"stage names must be unique, found twice: {', '.join(twice)}")
+        return stages
+
+
+def split(stage: Stage) -> tuple[tuple[str, Stage], ...]:
+    """The stage cut into its sources: (source, the same stage with that source alone).
+
+    A source is what is measured, stored and paired as one: a corpus, a task, a data set.
+    """
+    match stage:
+        case PerplexityStage():
+            return tuple((c.name, stage.model_copy(update={"corpora": [c]})) for c in stage.corpora)
+        case LmEvalStage():
+            return tuple((t.task, stage.model_copy(update={"tasks": [t]})) for t in stage.tasks)
+        case DomainStage() | ProfileStage():
+            return ((stage.name, stage),)
+
+
+Location = tuple[str | int, ...]
+"""Path of a value in the YAML document, as pydantic reports it."""
+
+
+def rule_settings(policy: Policy) -> Iterator[tuple[Stage, str, RuleSettings, Location]]:
+    """Every (stage, source, rule, location).  A perplexity rule without `corpus` covers each corpus."""
+    for s, stage in enumerate(policy.stages):
+        if isinstance(stage, LmEvalStage):
+            for t, task in enumerate(stage.tasks):
+                for r, rule in enumerate(task.rules):
+                    yield stage, task.task, rule, ("stages", s, "tasks", t, "rules", r)
+        elif isinstance(stage, PerplexityStage):
+            for r, rule in enumerate(stage.rules):
+                for corpus in stage.corpora:
+                    if rule.corpus in (None, corpus.name):
+                        yield stage, corpus.name, rule, ("stages", s, "rules", r)
+        else:
+            for r, rule in enumerate(stage.rules):
+                yield stage, stage.name, rule, ("stages", s, "rules", r)
+
+
+def planned_rules(policy: Policy, lines: dict[Location, int]) -> tuple[Rule, ...]:
+    """The rules a run must answer, in order; `lines` maps locations to 1-based lines."""
+    planned = []
+    for stage, source, settings, location in rule_settings(policy):
+        bound = settings.bound()
+        parts = [stage.name]
+        if source != stage.name and not (isinstance(stage, PerplexityStage) and len(stage.corpora) == 1):
+            parts.append(source)
+        parts += [settings.metric, bound.kind.value]
+        parts += [f"by_{settings.by}"] if settings.by else []
+        parts += [f"batch{settings.batch}"] if settings.batch else []
+        identifier = settings.id or ".".join(parts)
+        if settings.id and settings.corpus is None and isinstance(stage, PerplexityStage) and len(stage.corpora) > 1:
+            identifier = f"{settings.id}.{source}"
+        planned.append(
+            Rule(
+                id=identifier,
+                stage=stage.name,
+                source=source,
+                metric=settings.metric,
+                bound=bound,
+                by=settings.by,
+                batch=settings.batch,
+                severity=settings.severity,
+                scope=settings.scope,
+                max_items=settings.max_items,
+                max_lost=settings.lost(),
+                line=lines.get(location),
+            )
+        )
+    return tuple(planned)
+
+
+def rule_problems(policy: Policy) -> Iterator[tuple[Location, str]]:
+    """What pydantic cannot see: unknown metrics, bounds that make no sense for them, clashing ids."""
+    seen: set[str] = set()
+    for stage, _, rule, location in rule_settings(policy):
+        known = metrics.BY_KIND.get(stage.kind)
+        bound = rule.bound()
+        if known is not None:
+            metric = known.get(rule.metric)
+            if metric is None:
+                yield location, f"unknown metric {rule.metric!r}, expected one of {', '.join(sorted(known))}"
+            elif bound.kind not in metrics.BOUNDS[metric.estimand]:
+                fitting = ", ".join(sorted(metrics.BOUNDS[metric.estimand]))
+                yield location, f"{bound.kind} does not fit {rule.metric}, expected one of {fitting}"
+            elif rule.metric in metrics.ADVISORY_ONLY and rule.severity is Severity.BLOCKING:
+                yield location, f"{rule.metric} is a percentile without a valid interval: set severity: advisory"
+        if rule.corpus is not None and not isinstance(stage, PerplexityStage):
+            yield location, "corpus is for perplexity rules only"
+        if rule.batch is not None and not (isinstance(stage, ProfileStage) and rule.batch in stage.batch_sizes):
+            yield location, f"batch {rule.batch} is not among the batch_sizes of a profile stage"
+        if rule.by is not None and not isinstance(stage, DomainStage | LmEvalStage):
+            yield location, "by is for lm_eval and domain rules only"
+    for stage_index, stage in enumerate(policy.stages):
+        if isinstance(stage, PerplexityStage):
+            names = [c.name for c in stage.corpora]
+            for r, rule in enumerate(stage.rules):
+                if rule.corpus is not None and rule.corpus not in names:
+                    yield ("stages", stage_index, "rules", r), f"corpus {rule.corpus!r} is not among {names}"
+    for planned, (_, _, _, location) in zip(planned_rules(policy, {}), rule_settings(policy), strict=True):
+        if planned.id in seen:
+            yield location, f"rule id {planned.id!r} is used twice: give one of them an `id:`"
+        seen.add(planned.id)

@@ -1,0 +1,53 @@
+"""The stages: each measures one kind of evidence in the worker and judges nothing.
+
+Adding one: a module with `check` and `measure`, one line in `STAGES` and `VERSIONS`, a settings model in `policy.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from gate.records import Role
+
+STAGES = {
+    "perplexity": "gate.stages.perplexity",
+    "lm_eval": "gate.stages.lm_eval",
+    "domain": "gate.stages.domain",
+    "profile": "gate.stages.profile",
+}
+"""Stage kind → module with two functions.
+
+`check(settings, base) -> None`: everything that can be said without a model (files, lines, task names);
+    raises DataError.  `base` is the folder that the policy's paths are relative to.
+`measure(backend, settings, context) -> Iterator[Measurement]`: yields parts (see `records.merge`) as the
+    work proceeds.  `settings` is the stage's policy model cut down to one source (`policy.split`).
+"""
+
+VERSIONS = {"perplexity": 1, "lm_eval": 1, "domain": 1, "profile": 1}
+"""Raised when a stage would score the same settings differently: part of every baseline store key."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Context:
+    """What a stage knows besides its settings.
+
+    Attributes:
+        role: whose model is loaded.
+        base: folder that the policy's paths are relative to.
+        settings_digest: content key of the settings, copied into every measurement.
+        sample_seed: hex digest that the seeded samples and orders derive from (same for both roles).
+        artifacts: folder for bulky by-products of the *baseline* (compact distributions): the baseline
+            writes them there, the candidate reads them.
+        block: number of the timing block for `profile`, else None.
+        progress: call with (done, total, label) as often as convenient.
+    """
+
+    role: Role
+    base: Path
+    settings_digest: str
+    sample_seed: str
+    artifacts: Path
+    block: int | None
+    progress: Callable[[int, int, str], None]

@@ -1,0 +1,55 @@
+"""Quantities as people write them in a policy: `5%`, `3pp`, `24GiB`, `200ms`, `20min`, `1.5x`.
+
+Pure: text → number in base units (rate, bytes, seconds, ratio).
+"""
+
+from __future__ import annotations
+
+import re
+
+_NUMBER = r"(?P<number>\d+(?:\.\d+)?)"
+_BYTES = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
+_SECONDS = {"ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0}
+
+PERCENT_PATTERN = r"^\d+(\.\d+)?%$"
+POINTS_PATTERN = r"^\d+(\.\d+)?pp$"
+SPEEDUP_PATTERN = r"^\d+(\.\d+)?x?$"
+DURATION_PATTERN = r"^\d+(\.\d+)?(ms|s|min|h)$"
+QUANTITY_PATTERN = r"^\d+(\.\d+)?(%|B|KB|MB|GB|KiB|MiB|GiB|TiB|ms|s|min|h)?$"
+
+
+def _split(text: str, units: str, expected: str) -> tuple[float, str]:
+    match = re.fullmatch(rf"{_NUMBER}\s*(?P<unit>{units})", text.strip())
+    if match is None:
+        raise ValueError(f"found {text!r}, expected {expected}")
+    return float(match["number"]), match["unit"]
+
+
+def percent(text: str) -> float:
+    """`5%` → 0.05."""
+    return _split(text, "%", "a percentage such as 5%")[0] / 100
+
+
+def points(text: str) -> float:
+    """`3pp` (percentage points) → 0.03."""
+    return _split(text, "pp", "percentage points such as 3pp")[0] / 100
+
+
+def speedup(text: str) -> float:
+    """`1.5x` or `1.5` → 1.5."""
+    return _split(text, "x?", "a speed-up such as 1.5 or 1.5x")[0]
+
+
+def duration_seconds(text: str) -> float:
+    """`20min` → 1200."""
+    number, unit = _split(text, "|".join(_SECONDS), "a duration such as 90s, 20min or 1h")
+    return number * _SECONDS[unit]
+
+
+def quantity(text: str) -> float:
+    """A plain number, a percentage, bytes or a duration, in base units: `24GiB`, `200ms`, `2%`, `0.9`."""
+    units = "|".join(["%", *_BYTES, *_SECONDS, ""])
+    number, unit = _split(text, units, "a number, optionally with %, a byte unit (24GiB) or a time unit (200ms)")
+    if unit == "%":
+        return number / 100
+    return number * (_BYTES.get(unit) or _SECONDS.get(unit) or 1.0)
