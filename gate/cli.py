@@ -1,0 +1,301 @@
+"""The `gate` command: arguments → calls → exit code.  The composition root, and the only place that exits.
+
+Commands import what they need when they run: `gate --help` loads neither torch nor transformers nor scipy.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import traceback
+from datetime import UTC
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from gate import __version__
+from gate.errors import ExitCode, GateError, UsageError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from gate.policy_file import LoadedPolicy
+    from gate.records import RunRecord
+
+EXIT_CODES = """\
+Exit codes: 0 pass, 1 regression, 2 usage or policy error (nothing was run), 3 inconclusive,
+4 could not measure, 5 refused, 70 a bug in the gate, 130 interrupted.
+"""
+
+app = typer.Typer(
+    name="gate",
+    help="Decides whether a quantized checkpoint may replace its full-precision baseline.\n\n"
+    "Start with `gate demo`, then `gate plan` and `gate run` on your own checkpoints.",
+    epilog=EXIT_CODES,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+PolicyPath = Annotated[Path, typer.Option("--policy", "-p", help="YAML with stages and acceptance thresholds.")]
+BackendName = Annotated[str, typer.Option(help="What runs the models: hf (transformers) or fake (for tests).")]
+DeviceName = Annotated[str | None, typer.Option(help="cuda or cpu; default: cuda where there is one.")]
+PythonPath = Annotated[str | None, typer.Option(help="Interpreter of the workers, with gate installed there.")]
+StorePath = Annotated[Path | None, typer.Option(help="Folder of the baseline store; default: the user's cache.")]
+
+
+@app.callback(invoke_without_command=True)
+def _version(version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False) -> None:
+    if version:
+        typer.echo(f"quantgate {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def run(
+    policy: PolicyPath,
+    baseline: Annotated[str, typer.Option(help="Full precision: folder, hub id[@revision] or a policy name.")],
+    candidate: Annotated[str, typer.Option(help="Quantized: folder, hub id[@revision] or a policy name.")],
+    out: Annotated[Path, typer.Option(help="Output folder.")] = Path("gate-out"),
+    backend: BackendName = "hf",
+    device: DeviceName = None,
+    python: PythonPath = None,
+    store: StorePath = None,
+    stage: Annotated[
+        list[str] | None, typer.Option(help="Run only this stage (repeatable); such a run never passes.")
+    ] = None,
+    keep_going: Annotated[bool, typer.Option(help="Run later stages after a red one.")] = False,
+    allow_identical: Annotated[bool, typer.Option(help="Compare a checkpoint with itself (A/A).")] = False,
+    offline: Annotated[bool, typer.Option(help="Never look for checkpoints outside this machine.")] = False,
+) -> None:
+    """Decide: measure the candidate against the baseline, stage by stage, and write the record.
+
+    gate run -p thresholds/default.yaml --baseline ./model --candidate ./model-w4a16
+    """
+    from rich.console import Console
+
+    from gate import console as shown
+    from gate.policy_file import load_policy
+
+    screen = Console()
+    record = _run(
+        screen,
+        load_policy(policy),
+        baseline,
+        candidate,
+        out,
+        backend=backend,
+        device=device,
+        python=python,
+        store=store,
+        stages=tuple(stage or ()),
+        keep_going=keep_going,
+        allow_identical=allow_identical,
+        offline=offline,
+    )
+    shown.verdict(screen, record, out)
+    raise typer.Exit(record.exit_code)
+
+
+@app.command()
+def demo(
+    names: Annotated[list[str] | None, typer.Argument(help="Candidates to run; default: all of them.")] = None,
+    out: Annotated[Path, typer.Option(help="Output folder; each candidate gets a folder in it.")] = Path("demo-out"),
+) -> None:
+    """Run the bundled baseline against the bundled candidates and print one table.
+
+    No network, a few minutes on two cores.  Exits 0 when every run completed, whatever the verdicts.
+    """
+    from rich.console import Console
+    from rich.text import Text
+
+    from gate import console as shown
+    from gate.demo.bundle import candidates, policy_path, world
+    from gate.policy_file import load_policy
+
+    screen = Console()
+    known = candidates()
+    unknown = [n for n in names or () if n not in known]
+    if unknown:
+        raise UsageError(f"no demo candidate {unknown[0]!r}, expected one of: {', '.join(known)}")
+    loaded = load_policy(policy_path())
+    rows = []
+    for name in names or known:
+        screen.print(Text(f"\n{name}", style="bold"))
+        record = _run(
+            screen,
+            loaded,
+            str(world() / "baseline"),
+            str(world() / "candidates" / name),
+            out / name,
+            backend="hf",
+            device="cpu",
+            python=None,
+            store=out / "baseline-store",
+            stages=(),
+            keep_going=False,
+            allow_identical=False,
+            offline=True,
+        )
+        shown.verdict(screen, record, out / name)
+        rows.append((name, record))
+    screen.print()
+    screen.print(shown.runs_table(rows))
+    screen.print(Text(shown.reuse_line([r for _, r in rows]), style="dim"), soft_wrap=True)
+
+
+@app.command()
+def plan(
+    policy: PolicyPath,
+    baseline: Annotated[str | None, typer.Option(help="Reserved for measured speeds; not needed.")] = None,
+) -> None:
+    """Say what a policy can and cannot see, before anything is run: no model, no network."""
+    from gate.decide.plan import plan as planned
+    from gate.policy_file import load_policy
+    from gate.reports import plan_text
+
+    loaded = load_policy(policy)
+    result = planned(loaded.policy, loaded.rules, {})
+    typer.echo(plan_text.render(result))
+
+
+@app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(help="A run's output folder.")],
+    format: Annotated[str, typer.Option("--format", "-f", help="html, junit, markdown, json or text.")] = "text",
+    out: Annotated[Path | None, typer.Option(help="File to write; default: the terminal.")] = None,
+) -> None:
+    """Render a finished run again from its run.json; nothing is measured or decided."""
+    from gate import artifact, outputs
+
+    path = folder / "run.json" if folder.is_dir() else folder
+    if not path.is_file():
+        raise UsageError(f"found no run.json at {str(path)!r}, expected the output folder of gate run")
+    text = outputs.render(format, artifact.loads_record(path.read_text(encoding="utf-8")))
+    if out is None:
+        typer.echo(text)
+    else:
+        artifact.write_atomic(out, text.encode())
+
+
+@app.command()
+def schema(
+    kind: Annotated[Literal["policy", "run"], typer.Argument(help="policy: the YAML; run: run.json.")],
+) -> None:
+    """Print a JSON Schema, for editors (policy) and for consumers of run.json (run)."""
+    from gate import artifact, policy_file
+
+    document = policy_file.schema() if kind == "policy" else artifact.schema()
+    typer.echo(json.dumps(document, indent=2, sort_keys=True))
+
+
+def _run(
+    screen: Console,
+    loaded: LoadedPolicy,
+    baseline: str,
+    candidate: str,
+    out: Path,
+    *,
+    backend: str,
+    device: str | None,
+    python: str | None,
+    store: Path | None,
+    stages: tuple[str, ...],
+    keep_going: bool,
+    allow_identical: bool,
+    offline: bool,
+) -> RunRecord:
+    """Wire the services, run the gate, write the folder."""
+    import time
+    from datetime import datetime
+
+    from gate import checkpoint, environment, intake, launch, outputs
+    from gate.backends import BACKENDS, Checkpoint
+    from gate.console import RunConsole
+    from gate.pipeline import Request, Services, run_gate
+    from gate.records import CheckpointRef, Role
+    from gate.store import Store, default_root
+
+    if backend not in BACKENDS:
+        raise UsageError(f"unknown backend {backend!r}, expected one of {', '.join(BACKENDS)}")
+    place = device or environment.default_device()
+    outputs.prepare(out)
+
+    def describe(reference: str, role: Role) -> tuple[CheckpointRef, Checkpoint]:
+        resolved = checkpoint.resolve(
+            reference, policy_checkpoints=loaded.policy.checkpoints, base=loaded.base, offline=offline
+        )
+        ref = checkpoint.describe(resolved, role)
+        return ref, Checkpoint(
+            path=str(resolved.path), load=resolved.load, dtype=resolved.dtype, tokenizer=resolved.tokenizer
+        )
+
+    def start(role: Role, chosen: Checkpoint) -> launch.Worker:
+        return launch.start(
+            backend=backend,
+            checkpoint=chosen,
+            role=role,
+            device=place,
+            python=python,
+            log=out / "log.txt",
+            silence_seconds=120.0,
+            start_seconds=120.0,
+        )
+
+    with (out / "log.txt").open("a", encoding="utf-8") as log:
+        outcome = run_gate(
+            Request(
+                policy=loaded,
+                baseline=baseline,
+                candidate=candidate,
+                backend=backend,
+                device=place,
+                python=python,
+                stages=stages,
+                keep_going=keep_going,
+                allow_identical=allow_identical,
+            ),
+            Services(
+                describe=describe,
+                compare=lambda b, c: intake.compare(b, c, allow_identical=allow_identical),
+                start_worker=start,
+                store=Store(store or default_root()),
+                environment=environment.snapshot(place),
+                reporter=RunConsole(screen, log),
+                now=lambda: datetime.now(UTC),
+                monotonic=time.monotonic,
+            ),
+        )
+    for problem in outputs.write(out, outcome):
+        screen.print(problem, style="bold red", markup=False)
+    return outcome.record
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command and return the exit code; nothing uncaught may look like a regression."""
+    try:
+        app(args=sys.argv[1:] if argv is None else argv)
+    except SystemExit as ended:
+        return ended.code if isinstance(ended.code, int) else int(bool(ended.code))
+    except GateError as problem:
+        typer.echo(f"gate: {problem}", err=True)
+        return int(problem.exit_code)
+    except KeyboardInterrupt:
+        typer.echo("gate: interrupted", err=True)
+        return int(ExitCode.INTERRUPTED)
+    except Exception:
+        traceback.print_exc()
+        typer.echo("gate: this is a bug in the gate, not a verdict; please report it with the lines above", err=True)
+        return int(ExitCode.INTERNAL)
+    return 0
+
+
+def entry() -> None:
+    """The console script."""
+    sys.exit(main())
+
+
+if __name__ == "__main__":
+    entry()

@@ -1,0 +1,234 @@
+"""What each role says of each source: taken from the baseline store, or measured by that role's worker.
+
+Measures and remembers; judges nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from gate.backends import BackendInfo, Checkpoint
+from gate.policy import DomainStage, LmEvalStage, PerplexityStage, Stage
+from gate.records import CheckpointRef, Environment, Measurement, Metric, Observation, Role
+from gate.stages import VERSIONS
+from gate.store import Store, stage_digest
+
+Progress = Callable[[int, int, str], None]
+
+
+class MeasuringWorker(Protocol):
+    """The parent's handle on one measuring child; `gate.launch.Worker` is the real one."""
+
+    def check(self, stage: Mapping[str, Any], base: Path) -> None: ...
+    def open(self) -> BackendInfo: ...
+    def measure(
+        self,
+        *,
+        stage: Mapping[str, Any],
+        context: Mapping[str, Any],
+        deadline_seconds: float | None,
+        on_progress: Progress,
+    ) -> list[Measurement]: ...
+    def close(self) -> None: ...
+
+
+StartWorker = Callable[[Role, Checkpoint], MeasuringWorker]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Evidence:
+    """One role's measurement of one source, and the folder with its bulky by-products."""
+
+    measurement: Measurement
+    artifacts: Path
+    from_store: bool
+
+
+class Side:
+    """One role: its checkpoint and its worker, which is started, checked and loaded when first needed."""
+
+    def __init__(self, role: Role, ref: CheckpointRef, checkpoint: Checkpoint, start: StartWorker) -> None:
+        self.role = role
+        self.ref = ref
+        self._checkpoint = checkpoint
+        self._start = start
+        self._worker: MeasuringWorker | None = None
+        self._info: BackendInfo | None = None
+
+    def started(self) -> MeasuringWorker:
+        """The worker process, model not necessarily loaded.  Raises WorkerError."""
+        if self._worker is None:
+            self._worker = self._start(self.role, self._checkpoint)
+        return self._worker
+
+    def opened(self) -> tuple[MeasuringWorker, BackendInfo]:
+        """The worker with its model loaded.  Raises CheckpointError, WorkerError."""
+        worker = self.started()
+        if self._info is None:
+            self._info = worker.open()
+        return worker, self._info
+
+    def drop(self) -> None:
+        """Close the worker, if any; the next use starts a fresh one."""
+        worker, self._worker, self._info = self._worker, None, None
+        if worker is not None:
+            worker.close()
+
+
+def files_read(stage: Stage, base: Path) -> list[Path]:
+    """The local files whose content a stage's scores depend on."""
+    match stage:
+        case PerplexityStage():
+            return [base / c.path for c in stage.corpora if c.path is not None]
+        case DomainStage():
+            return [base / stage.data]
+        case LmEvalStage() if stage.include_path is not None:
+            return sorted(p for p in (base / stage.include_path).rglob("*") if p.is_file())
+        case _:
+            return []
+
+
+class Collector:
+    """Collects the evidence of one run.  Use as a context manager: it owns the workers and open store slots."""
+
+    def __init__(
+        self,
+        *,
+        baseline: Side,
+        candidate: Side,
+        store: Store,
+        environment: Environment,
+        base: Path,
+        seed: int,
+        backend: str,
+        device: str,
+        python: str | None,
+        progress: Progress,
+    ) -> None:
+        self.baseline = baseline
+        self.candidate = candidate
+        self._store = store
+        self._environment = environment
+        self._base = base
+        self._backend = backend
+        self._device = device
+        self._python = python
+        self._progress = progress
+        self._stack = ExitStack()
+        # The same sample for every candidate of this baseline; nobody re-rolls it from the command line.
+        self.sample_seed = hashlib.sha256(f"{seed}\n{baseline.ref.effective_digest}".encode()).hexdigest()
+
+    def __enter__(self) -> Collector:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._stack:
+            self.drop_workers()
+
+    def drop_workers(self) -> None:
+        """Close both workers, also when one of them fails to close; the next use starts fresh ones."""
+        try:
+            self.baseline.drop()
+        finally:
+            self.candidate.drop()
+
+    def of_baseline(self, source: str, settings: Stage, deadline_seconds: float | None) -> Evidence:
+        """The baseline's measurement: paid for once per content key, then read back.
+
+        Raises:
+            WorkerError, CouldNotMeasure: it is not stored and could not be measured.
+        """
+        digest = self._settings_digest(settings)
+        key = self._store.key(
+            {
+                "effective_digest": self.baseline.ref.effective_digest,
+                "tokenizer_digest": self.baseline.ref.tokenizer_digest,
+                "stage": settings.kind,
+                "stage_name": settings.name,
+                "source": source,
+                "settings_digest": digest,
+                "sample_seed": self.sample_seed,
+                "backend": self._backend,
+                "python": self._python or "",
+                "device": self._device,
+                "environment": self._environment.fingerprint,
+            }
+        )
+        stored = self._store.get(key)
+        if stored is not None:
+            return Evidence(measurement=stored.measurement, artifacts=stored.artifacts, from_store=True)
+        slot = self._stack.enter_context(self._store.reserve(key))
+        measurement = self._measure(self.baseline, settings, digest, slot.artifacts, None, deadline_seconds)
+        if measurement.failures:
+            # An item may be lost by accident; a later run should get the chance to measure it.
+            return Evidence(measurement=measurement, artifacts=slot.artifacts, from_store=False)
+        kept = slot.commit(measurement, {"uri": self.baseline.ref.uri, "environment": self._environment.fingerprint})
+        return Evidence(measurement=kept.measurement, artifacts=kept.artifacts, from_store=False)
+
+    def of_candidate(self, settings: Stage, artifacts: Path, deadline_seconds: float | None) -> Measurement:
+        """The candidate's measurement; `artifacts` are the baseline's by-products for the same source."""
+        return self._measure(
+            self.candidate, settings, self._settings_digest(settings), artifacts, None, deadline_seconds
+        )
+
+    def blocks(
+        self,
+        settings: Stage,
+        order: Iterator[Role] | tuple[Role, ...],
+        scratch: Path,
+        deadline_seconds: float | None,
+    ) -> dict[Role, list[Measurement]]:
+        """Timing blocks of both roles in the interleaved `order`; both workers stay resident."""
+        digest = self._settings_digest(settings)
+        sides = {Role.BASELINE: self.baseline, Role.CANDIDATE: self.candidate}
+        for side in sides.values():
+            side.opened()
+        done: dict[Role, list[Measurement]] = {Role.BASELINE: [], Role.CANDIDATE: []}
+        turns = list(order)
+        for turn, role in enumerate(turns):
+            self._progress(turn, len(turns), f"{settings.name} {role}")
+            block = len(done[role])
+            done[role].append(self._measure(sides[role], settings, digest, scratch, block, deadline_seconds))
+        return done
+
+    def _settings_digest(self, settings: Stage) -> str:
+        return stage_digest(settings.model_dump(mode="json"), files_read(settings, self._base), VERSIONS[settings.kind])
+
+    def _measure(
+        self,
+        side: Side,
+        settings: Stage,
+        digest: str,
+        artifacts: Path,
+        block: int | None,
+        deadline_seconds: float | None,
+    ) -> Measurement:
+        worker, _ = side.opened()
+        parts = worker.measure(
+            stage=settings.model_dump(mode="json"),
+            context={
+                "base": str(self._base),
+                "settings_digest": digest,
+                "sample_seed": self.sample_seed,
+                "artifacts": str(artifacts),
+                "block": block,
+            },
+            deadline_seconds=deadline_seconds,
+            on_progress=self._progress,
+        )
+        (measurement,) = parts
+        return measurement
+
+
+def with_scalar(measurement: Measurement, metric: Metric, value: float) -> Measurement:
+    """The measurement plus one number that is known without a model (bytes on disk)."""
+    observation = Observation(
+        metric=metric.observed, item_id="run/0", value=value, weight=1.0, cluster=None, group=None
+    )
+    metrics = measurement.metrics if metric in measurement.metrics else (*measurement.metrics, metric)
+    return replace(measurement, metrics=metrics, observations=(*measurement.observations, observation))
