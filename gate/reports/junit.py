@@ -1,0 +1,213 @@
+"""JUnit XML for CI systems: one suite per stage, one case per rule, and one case for the verdict.
+
+Pure: RunRecord → str.  Never writes a failure as passed: the result is parsed again and counted.
+
+How statuses are written: REGRESSION is a `<failure>`; ERROR, REFUSED and, unless the policy warns,
+INCONCLUSIVE are an `<error>`; everything else that is not a pass is `<skipped>` with its reason: rules of
+skipped stages, a warned-about INCONCLUSIVE, and advisory rules, which must neither fail a job nor look green.
+"""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+from collections import Counter
+from dataclasses import dataclass
+
+from junit_xml import TestCase, TestSuite, to_xml_report_string
+
+from gate.records import RunRecord, Severity, StageResult, Status
+from gate.reports import escape, numbers
+from gate.reports.allowance import ranked
+from gate.reports.rows import Row, row, story
+from gate.reports.sentence import TITLES
+
+_MESSAGE_LIMIT = 400
+_COUNTED = {"failure": "failures", "error": "errors", "skipped": "skipped"}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Case:
+    """`outcome` is `passed`, `failure`, `error` or `skipped`."""
+
+    classname: str
+    name: str
+    outcome: str
+    status: Status
+    message: str
+    text: str
+    line: int | None
+
+
+def outcome(status: Status, *, advisory: bool, on_inconclusive: str) -> str:
+    """The JUnit outcome of a status: `passed`, `failure`, `error` or `skipped`."""
+    if status is Status.PASS:
+        return "passed"
+    if advisory or status is Status.SKIPPED or (status is Status.INCONCLUSIVE and on_inconclusive == "warn"):
+        return "skipped"
+    return "failure" if status is Status.REGRESSION else "error"
+
+
+def render(record: RunRecord) -> str:
+    """The JUnit XML of a run.
+
+    Raises:
+        ValueError: the XML does not say what the record says.
+    """
+    suites = [("gate", [_verdict_case(record)], _outside_stages(record))]
+    suites += [(f"gate.{s.name}", _stage_cases(record, s), s.seconds) for s in record.stages]
+    text = _finished(_library_xml(record, suites), suites)
+    _check(text, [case for _, cases, _ in suites for case in cases])
+    return text
+
+
+def _policy_says(record: RunRecord) -> str:
+    return str(record.policy.get("on_inconclusive", "fail"))
+
+
+def _outside_stages(record: RunRecord) -> float:
+    return max(record.seconds - sum(s.seconds for s in record.stages), 0.0)
+
+
+def _verdict_case(record: RunRecord) -> _Case:
+    status = record.verdict.status
+    skipped = [f"not run: {s.name}: {s.skipped_because}" for s in record.stages if s.status is Status.SKIPPED]
+    facts = [
+        record.verdict.sentence,
+        "",
+        *(f"deciding rule: {rule_id}" for rule_id in record.verdict.deciding),
+        *skipped,
+        *(f"note: {note}" for note in record.notes),
+        f"run {record.run_id}, exit code {record.exit_code}, {numbers.duration(record.seconds)}",
+    ]
+    how = outcome(status, advisory=False, on_inconclusive=_policy_says(record))
+    return _Case(
+        classname="gate",
+        name="verdict",
+        outcome="error" if status is Status.SKIPPED else how,
+        status=status,
+        message=record.verdict.sentence,
+        text="\n".join(facts),
+        line=None,
+    )
+
+
+def _stage_cases(record: RunRecord, stage: StageResult) -> list[_Case]:
+    cases = [_rule_case(record, row(stage, f)) for s, f in ranked(record) if s is stage]
+    unexplained = stage.status in (Status.ERROR, Status.REFUSED) and all(c.status is not stage.status for c in cases)
+    if not cases or unexplained:
+        cases.append(_stage_case(record, stage))
+    return cases
+
+
+def _stage_case(record: RunRecord, stage: StageResult) -> _Case:
+    """For what no rule of the stage can say: it was skipped, or it broke as a whole."""
+    said = stage.skipped_because or "; ".join(stage.notes) or "the stage has no finding and says no more"
+    # a stage that claims a pass without a single finding has measured nothing
+    status = Status.ERROR if stage.status is Status.PASS else stage.status
+    return _Case(
+        classname=f"gate.{stage.name}",
+        name=stage.name,
+        outcome=outcome(status, advisory=False, on_inconclusive=_policy_says(record)),
+        status=status,
+        message=f"{TITLES[status]}: {said}",
+        text=f"stage {stage.name} ({stage.kind})\n{TITLES[status]}: {said}",
+        line=None,
+    )
+
+
+def _rule_case(record: RunRecord, one: Row) -> _Case:
+    rule = one.finding.rule
+    parts = ["gate", rule.stage] + ([rule.source] if rule.source != rule.stage else [])
+    prefix = "advisory: " if rule.severity is Severity.ADVISORY else ""
+    return _Case(
+        classname=".".join(parts),
+        name=rule.id,
+        outcome=outcome(one.finding.status, advisory=one.advisory, on_inconclusive=_policy_says(record)),
+        status=one.finding.status,
+        message=f"{prefix}{TITLES[one.finding.status]}: {one.sentence}",
+        text=story(one),
+        line=rule.line,
+    )
+
+
+def _library_xml(record: RunRecord, suites: list[tuple[str, list[_Case], float]]) -> str:
+    properties = {
+        "run_id": record.run_id,
+        "gate_version": record.gate_version,
+        "policy": record.policy_source,
+        "policy_digest": record.policy_digest,
+        "baseline_digest": record.baseline.digest if record.baseline else "",
+        "candidate_digest": record.candidate.digest if record.candidate else "",
+        "device": record.environment.device,
+    }
+    built = [
+        TestSuite(
+            escape.line(name),
+            [_library_case(case, record.policy_source) for case in cases],
+            timestamp=numbers.zoneless(record.created_at),
+            properties={k: escape.line(v) for k, v in properties.items()} if name == "gate" else None,
+        )
+        for name, cases, _ in suites
+    ]
+    return str(to_xml_report_string(built, prettyprint=False, encoding="utf-8"))
+
+
+def _library_case(case: _Case, policy_source: str) -> TestCase:
+    message = escape.workflow(escape.line(case.message, _MESSAGE_LIMIT))
+    text = escape.workflow(escape.block(case.text))
+    if not message or not text:
+        raise ValueError(f"junit: case {case.name!r} says nothing; junit-xml would write it as passed")
+    built = TestCase(
+        escape.line(case.name),
+        classname=escape.line(case.classname),
+        file=escape.line(policy_source),
+        line=case.line,
+        stdout=text if case.outcome == "passed" else None,
+    )
+    match case.outcome:
+        case "failure":
+            built.add_failure_info(message=message, output=text, failure_type=case.status)
+        case "error":
+            built.add_error_info(message=message, output=text, error_type=case.status)
+        case "skipped":
+            built.add_skipped_info(message=message, output=text)
+    return built
+
+
+def _finished(library_xml: str, suites: list[tuple[str, list[_Case], float]]) -> str:
+    """The library's XML with times of three decimals and without `disabled`, which no schema knows.
+
+    A stage is timed as a whole, so its cases share its time equally: sums over cases stay right.
+    """
+    root = ET.fromstring(library_xml.encode())
+    for suite, (_, cases, seconds) in zip(root, suites, strict=True):
+        for element, share in zip(suite.iter("testcase"), numbers.shares(seconds, len(cases)), strict=True):
+            element.set("time", share)
+        suite.set("time", numbers.thousandths(seconds))
+        suite.attrib.pop("disabled", None)
+    root.set("time", numbers.thousandths(sum(seconds for _, _, seconds in suites)))
+    root.set("name", "quantgate")
+    root.attrib.pop("disabled", None)
+    ET.indent(root)
+    return "<?xml version='1.0' encoding='utf-8'?>\n" + ET.tostring(root, encoding="unicode") + "\n"
+
+
+def _check(text: str, cases: list[_Case]) -> None:
+    """Parse what will be written and compare it with what was meant."""
+    root = ET.fromstring(text.encode())
+    meant = Counter(c.outcome for c in cases)
+    elements = list(root.iter("testcase"))
+    seen = {(e.get("classname"), e.get("name")) for e in elements}
+    if len(elements) != len(cases) or len(seen) != len(cases):
+        raise ValueError(
+            f"junit: {len(cases)} cases were meant, {len(elements)} written, {len(seen)} with unique names"
+        )
+    for tag, attribute in _COUNTED.items():
+        written = sum(1 for e in elements if e.find(tag) is not None)
+        counted = sum(int(s.get(attribute, "0")) for s in root.iter("testsuite"))
+        if not written == counted == meant[tag]:
+            raise ValueError(f"junit: {meant[tag]} {attribute} were meant, {written} written, {counted} counted")
+    for case, element in zip(cases, elements, strict=True):
+        passed = all(element.find(tag) is None for tag in _COUNTED)
+        if passed != (case.status is Status.PASS):
+            raise ValueError(f"junit: case {case.name!r} is {case.status} but was written as passed={passed}")

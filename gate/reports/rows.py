@@ -1,0 +1,173 @@
+"""One finding as the cells and the story that every report prints.
+
+Pure: RunRecord → text cells, unescaped; each format escapes them in its own way.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gate.records import BoundKind, Finding, Member, RunRecord, Severity, StageResult, Status
+from gate.reports import allowance, escape, numbers
+from gate.reports.numbers import MISSING
+from gate.reports.sentence import TITLES, describe, scale, subject, take
+
+_LIMIT_SIGNS = {
+    BoundKind.MAX_DROP: "drop ≤ ",
+    BoundKind.MAX_INCREASE: "increase ≤ ",
+    BoundKind.MIN_RETAINED: "retained ≥ ",
+    BoundKind.MIN_SPEEDUP: "speed-up ≥ ",
+    BoundKind.MAX: "≤ ",
+    BoundKind.MIN: "≥ ",
+}
+_COUNT_WORDS = {"b": "lost", "c": "gained", "a": "both right", "d": "both wrong", "n": "paired", "N": "expected"}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MemberRow:
+    group: str
+    status: Status
+    change: str
+    measured: str
+    interval: str
+    items: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Row:
+    """`estimate`, `interval` and `bound` are on one scale; `used` is the same on the axis common to all rules.
+
+    `scale` names that scale (`drop`, …); `needs` is what it takes to decide, empty unless inconclusive.
+    """
+
+    finding: Finding
+    stage: StageResult
+    title: str
+    subject: str
+    change: str
+    scale: str
+    estimate: str
+    interval: str
+    bound: str
+    items: str
+    sentence: str
+    needs: str
+    detectable: str
+    method: str
+    counts: str
+    members: tuple[MemberRow, ...]
+    used: allowance.Used | None
+
+    @property
+    def advisory(self) -> bool:
+        return self.finding.rule.severity is Severity.ADVISORY
+
+    @property
+    def measured(self) -> str:
+        """`drop 11.50 pp`."""
+        return f"{self.scale} {self.estimate}".strip() if self.estimate != MISSING else MISSING
+
+
+def row(stage: StageResult, finding: Finding) -> Row:
+    shown = numbers.printed(finding, stage.kind)
+    advisory = finding.rule.severity is Severity.ADVISORY
+    return Row(
+        finding=finding,
+        stage=stage,
+        title=TITLES[finding.status] + (" (advisory)" if advisory else ""),
+        subject=subject(finding.rule, stage.kind),
+        change=shown.change,
+        scale=scale(finding.rule.bound.kind),
+        estimate=shown.estimate or MISSING,
+        interval=_exact_or(shown, finding),
+        bound=_LIMIT_SIGNS[finding.rule.bound.kind] + shown.bound,
+        items=_items(finding),
+        sentence=describe(finding, stage.kind),
+        needs=take(finding, stage.kind) if finding.status is Status.INCONCLUSIVE else "",
+        detectable=shown.detectable or "",
+        method=_method(finding),
+        counts=", ".join(f"{_COUNT_WORDS.get(k, k)} {numbers.count(v)}" for k, v in finding.counts.items()),
+        members=tuple(_member_row(finding, m, stage.kind) for m in finding.members),
+        used=allowance.used(finding),
+    )
+
+
+def rows(record: RunRecord) -> tuple[Row, ...]:
+    """All findings of the run, worst first."""
+    return tuple(row(stage, finding) for stage, finding in allowance.ranked(record))
+
+
+def story(one: Row) -> str:
+    """Everything there is to say about a finding, in lines of plain text."""
+    finding = one.finding
+    facts = {
+        "rule": f"{finding.rule.id} ({finding.rule.severity}, scope {finding.rule.scope})",
+        "bound": f"{one.bound} (policy: {finding.rule.bound.kind}: {finding.rule.bound.text})",
+        "values": "" if one.change == MISSING else f"{one.change} (baseline → candidate)",
+        "measured": "" if one.estimate == MISSING else one.measured,
+        "interval": "" if one.interval == MISSING else one.interval,
+        "method": one.method,
+        "items": one.items,
+        "counts": one.counts,
+        "resolvable": one.detectable,
+        "needed": "" if finding.n_needed is None else numbers.count(finding.n_needed, "item"),
+        "reason": finding.reason,
+    }
+    lines = [f"{name + ':':<11} {said}" for name, said in facts.items() if said]
+    lines += [
+        f"{'group:':<11} {escape.line(m.group, 120)}: {TITLES[m.status]}, {m.measured}, {m.interval}"
+        for m in one.members[:5]
+    ]
+    if len(one.members) > 5:
+        lines.append(f"{'':<11} and {numbers.count(len(one.members) - 5, 'more group')}")
+    return "\n".join([f"{one.title.upper()}: {one.sentence}", *lines])
+
+
+def _exact_or(shown: numbers.Printed, finding: Finding) -> str:
+    interval = finding.interval
+    return "exact" if interval and interval.low == interval.high else shown.interval
+
+
+def _items(finding: Finding) -> str:
+    lost = f", {numbers.count(finding.n_lost)} lost" if finding.n_lost else ""
+    return numbers.count(finding.n_paired) + lost
+
+
+def _method(finding: Finding) -> str:
+    interval = finding.interval
+    if interval is None:
+        return ""
+    looking = interval.valid.replace("_", " ")
+    return f"{interval.method}, each end {numbers.rate(interval.confidence)} sure, {interval.scope} scope, {looking}"
+
+
+def _as_finding(finding: Finding, member: Member) -> Finding:
+    """The member in the shape of its rule's finding, so that the same code prints it."""
+    return Finding(
+        rule=finding.rule,
+        status=Status.SKIPPED,  # the status is printed from the member; here only numbers matter
+        baseline=member.baseline,
+        candidate=member.candidate,
+        estimate=member.estimate,
+        interval=member.interval,
+        counts={},
+        n_paired=member.n_paired,
+        n_lost=0,
+        n_needed=None,
+        detectable=None,
+        members=(),
+        reason="group",
+    )
+
+
+def _member_row(finding: Finding, member: Member, kind: str) -> MemberRow:
+    shown = numbers.printed(_as_finding(finding, member), kind)
+    name = scale(finding.rule.bound.kind)
+    return MemberRow(
+        group=member.group,
+        status=member.status,
+        change=shown.change,
+        measured=MISSING if shown.estimate is None else f"{name} {shown.estimate}".strip(),
+        interval=shown.interval,
+        items=numbers.count(member.n_paired),
+    )

@@ -1,0 +1,254 @@
+"""The verdict and each finding in one plain sentence: the deciding rule, its number, interval and bound.
+
+Pure wording: statuses are given, never computed, and every number comes from `numbers`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from gate.records import BoundKind, Finding, Rule, Severity, StageResult, Status
+from gate.reports import allowance, escape, numbers
+
+TITLES = {
+    Status.PASS: "pass",
+    Status.REGRESSION: "regression",
+    Status.INCONCLUSIVE: "inconclusive",
+    Status.ERROR: "could not measure",
+    Status.REFUSED: "refused",
+    Status.SKIPPED: "skipped",
+}
+"""How each status is called in every report."""
+
+_NAME_LIMIT, _REASON_LIMIT = 120, 400  # characters of untrusted text that one sentence carries
+_METRICS = {
+    "kl_mean_nats": "mean KL divergence",
+    "kl_p99_nats": "99th percentile of the KL divergence",
+    "kl_p999_nats": "99.9th percentile of the KL divergence",
+    "top1_agreement": "top-1 agreement",
+    "delta_p_mean": "mean change of the true token's probability",
+    "macro_f1": "macro-F1",
+    "rouge_l": "ROUGE-L",
+    "bleu": "BLEU",
+    "chrf": "chrF",
+    "invalid_json_rate": "invalid-JSON rate",
+    "load_seconds": "load time",
+    "disk_bytes": "size on disk",
+    "rss_peak": "peak memory (RSS)",
+    "vram_peak": "peak VRAM",
+    "vram_reserved": "reserved VRAM",
+    "vram_process": "VRAM of the process",
+    "prefill_tokens_per_second": "prefill speed",
+    "decode_tokens_per_second": "decode speed",
+    "ttft_p50_seconds": "median time to first token",
+    "tpot_p50_seconds": "median time per output token",
+    "ttft_p95_seconds": "95th percentile of the time to first token",
+    "tpot_p95_seconds": "95th percentile of the time per output token",
+}
+_SCALES = {
+    BoundKind.MAX_DROP: "drop",
+    BoundKind.MAX_INCREASE: "increase",
+    BoundKind.MIN_RETAINED: "retained",
+    BoundKind.MIN_SPEEDUP: "speed-up",
+    BoundKind.MAX: "",
+    BoundKind.MIN: "",
+}
+
+
+def scale(kind: BoundKind) -> str:
+    """What the estimate of such a rule is: `drop`, `retained`, …; empty where it is the value itself."""
+    return _SCALES[kind]
+
+
+def subject(rule: Rule, kind: str) -> str:
+    """What a rule is about: `accuracy on fraud`, `decode speed at batch 8`, `acc on mmlu by subject`."""
+    name, _, selected = escape.line(rule.metric, _NAME_LIMIT).partition(",")
+    words = _METRICS.get(name, name.replace("_", " ") if kind != "lm_eval" else name)
+    words += f" ({selected})" if selected else ""
+    words += f" on {escape.line(rule.source, _NAME_LIMIT)}" if kind != "profile" else ""
+    words += f" by {rule.by}" if rule.by else ""
+    return words + (f" at batch {rule.batch}" if rule.batch else "")
+
+
+def requirement(rule: Rule, bound: str) -> str:
+    """The bound in words: `a drop of at most 3 pp is allowed`."""
+    match rule.bound.kind:
+        case BoundKind.MAX_DROP:
+            return f"a drop of at most {bound} is allowed"
+        case BoundKind.MAX_INCREASE:
+            return f"an increase of at most {bound} is allowed"
+        case BoundKind.MIN_RETAINED:
+            return f"at least {bound} must be kept"
+        case BoundKind.MIN_SPEEDUP:
+            return f"a speed-up of at least {bound} is required"
+        case BoundKind.MAX:
+            return f"at most {bound} is allowed"
+        case BoundKind.MIN:
+            return f"at least {bound} is required"
+
+
+def claim(finding: Finding, kind: str) -> str:
+    """What was measured: the subject, its number and the interval.  Needs an estimate."""
+    shown = numbers.printed(finding, kind)
+    what = subject(finding.rule, kind) + _worst_group(finding)
+    both = finding.baseline is not None and finding.candidate is not None
+    before_after = f", {shown.change}" if both else ""
+    estimate = shown.estimate or numbers.MISSING
+    size = estimate.removeprefix("−")
+    rises = (finding.estimate or 0.0) > 0
+    match finding.rule.bound.kind:
+        case BoundKind.MAX_DROP | BoundKind.MAX_INCREASE if finding.estimate == 0:
+            said = f"{what} did not change{before_after}"
+        case BoundKind.MAX_DROP:
+            said = f"{what} {'fell' if rises else 'rose'} by {size}{before_after}"
+        case BoundKind.MAX_INCREASE:
+            said = f"{what} {'rose' if rises else 'fell'} by {size}{before_after}"
+        case BoundKind.MIN_RETAINED:
+            said = f"{what} is {estimate} of the baseline's{before_after}"
+        case BoundKind.MIN_SPEEDUP:
+            said = f"{what} is {estimate} the baseline's{before_after}"
+        case BoundKind.MAX | BoundKind.MIN:
+            said = f"{what} is {estimate}"
+    return said + doubt(finding, kind)
+
+
+def doubt(finding: Finding, kind: str) -> str:
+    """` (drop between 10.33 and 12.78 pp, each end 95% sure)`; nothing for an exact quantity."""
+    interval = finding.interval
+    if interval is None or interval.low == interval.high:
+        return ""
+    shown = numbers.printed(finding, kind)
+    name = scale(finding.rule.bound.kind)
+    between = f"between {shown.low} and {shown.high}{shown.suffix}"
+    return f" ({name + ' ' if name else ''}{between}, each end {numbers.rate(interval.confidence)} sure)"
+
+
+def _worst_group(finding: Finding) -> str:
+    """The group whose numbers a guard rail's finding carries."""
+    named = next((m.group for m in finding.members if m.estimate == finding.estimate), None)
+    return "" if named is None else f" (worst of {len(finding.members)}: {escape.line(named, _NAME_LIMIT)})"
+
+
+def take(finding: Finding, kind: str) -> str:
+    """What it would take to decide an inconclusive rule."""
+    paired = numbers.count(finding.n_paired, "paired item")
+    if finding.n_needed is not None and finding.n_needed > finding.n_paired:
+        return f"about {numbers.count(finding.n_needed, 'item')} would decide it, there were {paired}"
+    interval, bound = finding.interval, finding.rule.bound.value
+    detectable = numbers.printed(finding, kind).detectable
+    said = [f"{paired} resolve a difference of {detectable} at best"] if detectable is not None else []
+    # a rule may also be undecided for another reason (too few documents), which only its own words give
+    if interval is not None and interval.low < bound < interval.high:
+        said.append("it takes more items or a wider bound")
+    return "; ".join(said)
+
+
+def describe(finding: Finding, kind: str) -> str:
+    """One finding in one sentence, whatever its status."""
+    rule = finding.rule
+    requires = requirement(rule, numbers.printed(finding, kind).bound)
+    match finding.status:
+        case Status.PASS:
+            return f"{claim(finding, kind)}, and {requires}"
+        case Status.REGRESSION:
+            return f"{claim(finding, kind)}, but {requires}"
+        case Status.INCONCLUSIVE:
+            why = "; ".join(said for said in (_reason(finding.reason), take(finding, kind)) if said)
+            return f"{claim(finding, kind)}, and {requires}: not decided, {why}"
+        case Status.ERROR:
+            return f"could not measure {subject(rule, kind)}: {_reason(finding.reason)}"
+        case Status.REFUSED | Status.SKIPPED:
+            return f"{subject(rule, kind)} was {TITLES[finding.status]}: {_reason(finding.reason)}"
+
+
+def sentence(
+    status: Status,
+    deciding: Sequence[Finding],
+    stages: Sequence[StageResult],
+    policy: Mapping[str, Any],
+    *,
+    reason: str = "",
+) -> str:
+    """The verdict in one sentence.
+
+    Args:
+        status: the verdict, decided elsewhere.
+        deciding: the findings that decided it, worst first; may be empty when no stage ran.
+        stages: all stage results, in order.
+        policy: the policy as plain data.
+        reason: why, where no finding can say it (refused at intake, no stage ran).
+    """
+    reason = _reason(reason)
+    kinds = {s.name: s.kind for s in stages}
+    first = deciding[0] if deciding else None
+    said = describe(first, kinds.get(first.rule.stage, "")) if first else ""
+    name = f" [{first.rule.id}]" if first else ""
+    match status:
+        case Status.PASS:
+            return _capital(_passed(stages)) + "."
+        case Status.REGRESSION:
+            more = _others(deciding, "regressed too")
+            return f"Regression: {said or reason or _blame(stages, status)}{name}{more}."
+        case Status.INCONCLUSIVE:
+            warned = "; on_inconclusive: warn lets this run pass" if policy.get("on_inconclusive") == "warn" else ""
+            missing = reason or _not_run(stages)
+            return f"Inconclusive: {said or missing}{name}{_others(deciding, 'undecided too')}{warned}."
+        case Status.ERROR:
+            what = said.removeprefix("could not measure ") or reason or _blame(stages, status)
+            return f"Could not measure: {what}{name}{_others(deciding, 'affected too')}."
+        case Status.REFUSED:
+            why = reason or (_reason(first.reason) if first else _blame(stages, status))
+            return f"Refused: {why}{name}."
+        case Status.SKIPPED:
+            raise ValueError("a run cannot be SKIPPED: a verdict is PASS, REGRESSION, INCONCLUSIVE, ERROR or REFUSED")
+
+
+def _passed(stages: Sequence[StageResult]) -> str:
+    """What was tested, how close it came, how sure it is, and what advisory rules say."""
+    findings = allowance.worst_first([f for s in stages for f in s.findings])
+    kinds = {s.name: s.kind for s in stages}
+    blocking = [f for f in findings if f.rule.severity is Severity.BLOCKING]
+    warned = [f for f in findings if f.rule.severity is Severity.ADVISORY and f.status is not Status.PASS]
+    ran = [s for s in stages if s.status is not Status.SKIPPED]
+    scored = numbers.count(sum(s.items_scored for s in ran), "item")
+    hold = "the one blocking rule holds" if len(blocking) == 1 else f"all {len(blocking)} blocking rules hold"
+    sure = [f.interval.confidence for f in blocking if f.interval is not None]
+    said = f"{hold} in {', '.join(s.name for s in ran)} ({scored}"
+    said += f", each interval end at least {numbers.rate(min(sure))} sure)" if sure else ")"
+    if blocking:
+        closest = blocking[0]
+        opening = "" if len(blocking) == 1 else "the closest to its bound is "
+        said += f"; {opening}{closest.rule.id}: {describe(closest, kinds[closest.rule.stage])}"
+    if warned:
+        names = ", ".join(f.rule.id for f in warned[:3]) + (f" and {len(warned) - 3} more" if len(warned) > 3 else "")
+        said += f"; {numbers.count(len(warned), 'advisory rule')} did not pass: {names}"
+    return said
+
+
+def _others(deciding: Sequence[Finding], words: str) -> str:
+    more = len(deciding) - 1
+    return f"; {numbers.count(more, 'more rule')} {words}" if more > 0 else ""
+
+
+def _not_run(stages: Sequence[StageResult]) -> str:
+    absent = [
+        f"{s.name} ({escape.line(s.skipped_because or '', _NAME_LIMIT)})" for s in stages if s.status is Status.SKIPPED
+    ]
+    return f"not run: {', '.join(absent)}" if absent else "no rule decided it and no stage says why"
+
+
+def _blame(stages: Sequence[StageResult], status: Status) -> str:
+    """The notes of the first stage with this status, for a run without a deciding finding."""
+    stage = next((s for s in stages if s.status is status), None)
+    if stage is None:
+        return "a planned rule was not judged, and no stage says why"
+    return f"{stage.name}: {_reason('; '.join(stage.notes)) or 'the stage says no more'}"
+
+
+def _reason(text: str) -> str:
+    return escape.line(text, _REASON_LIMIT).rstrip(".")
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]

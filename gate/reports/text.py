@@ -1,0 +1,129 @@
+"""The run as plain text for a terminal or a CI log, at most 100 columns wide.
+
+Pure: RunRecord → str.  No prompts or answers: a log may leave the machine.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+
+from gate.records import RunRecord, Status
+from gate.reports import escape, numbers
+from gate.reports.rows import Row, rows
+from gate.reports.sentence import TITLES
+
+WIDTH = 100
+_GAP = 2
+
+
+def render(record: RunRecord) -> str:
+    """Verdict, rules worst first, stages, where the details are."""
+    ranked = rows(record)
+    parts = [
+        [f"quantgate {record.gate_version}: {TITLES[record.verdict.status].upper()} (exit code {record.exit_code})"],
+        wrapped(record.verdict.sentence, WIDTH),
+        _rules(ranked),
+        _stages(record),
+        _notes(record),
+        _closing(record),
+    ]
+    return escape.workflow("\n\n".join("\n".join(lines) for lines in parts if lines) + "\n")
+
+
+def _rules(ranked: Sequence[Row]) -> list[str]:
+    if not ranked:
+        return []
+    header = ("verdict", "rule, worst first", "measured", "interval", "bound", "items")
+    cells = [(r.title, r.finding.rule.id, r.estimate, r.interval, r.bound, r.items) for r in ranked]
+    return table([header, *cells], flexible=1)
+
+
+def _stages(record: RunRecord) -> list[str]:
+    if not record.stages:
+        return ["no stage ran"]
+    header = ("stage", "verdict", "items", "time", "baseline", "remarks")
+    cells = []
+    for s in record.stages:
+        ran = s.status is not Status.SKIPPED
+        items = f"{numbers.count(s.items_scored)} of {numbers.count(s.items_available)}" if ran else ""
+        remarks = "; ".join([s.skipped_because] if s.skipped_because else s.notes)
+        time = numbers.duration(s.seconds) if ran else ""
+        cells.append((s.name, TITLES[s.status], items, time, s.baseline_from if ran else "", remarks))
+    return table([header, *cells], flexible=5)
+
+
+def _notes(record: RunRecord) -> list[str]:
+    return [line for note in record.notes for line in wrapped(f"note: {escape.line(note)}", WIDTH)]
+
+
+def _closing(record: RunRecord) -> list[str]:
+    lost = sum(f.kind == "lost" for f in record.flips)
+    gained = len(record.flips) - lost
+    lines = wrapped(f"run {record.run_id}, {numbers.duration(record.seconds)}, policy {record.policy_source}", WIDTH)
+    if record.flips:
+        lines += wrapped(f"{lost} lost and {gained} gained answers are kept as examples in report.html", WIDTH)
+    return lines
+
+
+def table(cells: Sequence[Sequence[str]], flexible: int) -> list[str]:
+    """Left-aligned columns; column `flexible` takes what is left of WIDTH and wraps, like any that is too wide."""
+    clean = [[escape.line(cell) for cell in row] for row in cells]
+    n_columns = len(clean[0])
+    widths = [max(_columns(row[i]) for row in clean) for i in range(n_columns)]
+    cap = WIDTH // 5
+    widths = [w if i == flexible else min(w, cap) for i, w in enumerate(widths)]
+    rest = WIDTH - _GAP * (n_columns - 1) - sum(w for i, w in enumerate(widths) if i != flexible)
+    widths[flexible] = min(widths[flexible], max(rest, 12))
+    lines = []
+    for row in clean:
+        wraps = [wrapped(cell, width) for cell, width in zip(row, widths, strict=True)]
+        for k in range(max(len(w) for w in wraps)):
+            parts = [_padded(w[k] if k < len(w) else "", width) for w, width in zip(wraps, widths, strict=True)]
+            lines.append((" " * _GAP).join(parts).rstrip())
+    rule = (" " * _GAP).join("-" * w for w in widths)
+    return [lines[0], rule, *lines[1:]]
+
+
+def wrapped(text: str, width: int) -> list[str]:
+    """Lines of at most `width` columns: broken at spaces, then after dots, then anywhere."""
+    lines, current = [], ""
+    for word in _pieces(escape.line(text), width):
+        if current and _columns(current + word.rstrip()) > width:
+            lines.append(current.rstrip())
+            current = ""
+        current += word
+    return [*lines, current.rstrip()]
+
+
+def _pieces(text: str, width: int) -> list[str]:
+    pieces = []
+    for word in (w + " " for w in text.split(" ")):
+        if _columns(word.rstrip()) <= width:
+            pieces.append(word)
+            continue
+        for part in word.replace(".", ".\0").split("\0"):
+            piece = ""
+            for character in part:
+                if _columns(piece + character.strip()) > width:
+                    pieces.append(piece)
+                    piece = ""
+                piece += character
+            pieces.append(piece)
+    return pieces
+
+
+def _columns(text: str) -> int:
+    """Terminal columns: wide characters take two, combining and invisible ones none."""
+    return sum(
+        0
+        if unicodedata.combining(c) or unicodedata.category(c) in ("Cf", "Cc")
+        else 2
+        if unicodedata.east_asian_width(c) in "WF"
+        else 1
+        for c in text
+    )
+
+
+def _padded(text: str, width: int) -> str:
+    return text + " " * (width - _columns(text))

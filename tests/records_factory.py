@@ -1,0 +1,514 @@
+"""Run records for tests: every status, guard rails, hostile strings, large runs.
+
+Builders only: nothing here measures or judges, the verdicts are written by hand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from gate.records import (
+    ARTIFACT_VERSION,
+    Bound,
+    BoundKind,
+    CheckpointRef,
+    Environment,
+    Finding,
+    Flip,
+    Interval,
+    MaxLost,
+    Member,
+    Quantization,
+    Role,
+    Rule,
+    RunRecord,
+    Scope,
+    Severity,
+    StageResult,
+    Status,
+    Verdict,
+)
+
+HOSTILE = (
+    "\x1b[31mred\x1b[0m \x1b]8;;http://evil.example\x07link\x1b]8;;\x07 \ud800 \x00\x08 \u202eevil\u202c"
+    " </failure>]]><script>alert(1)</script> <img src=x onerror=alert(1)> ``` `code` | pipe |"
+    " **bold** _it_ #12 @octocat [click](javascript:alert(1)) https://evil.example/a\r\n::error file=x::boom"
+    "\n##[error]boom {{ 7*7 }} {% raw %} &amp;"
+)
+POLICY: Mapping[str, Any] = {
+    "version": 1,
+    "confidence": 0.95,
+    "seed": 7,
+    "on_inconclusive": "fail",
+    "share_examples": "none",
+}
+
+
+def rule(
+    stage: str = "fraud",
+    metric: str = "accuracy",
+    kind: BoundKind = BoundKind.MAX_DROP,
+    value: float = 0.03,
+    text: str = "3pp",
+    *,
+    id: str | None = None,
+    source: str | None = None,
+    by: str | None = None,
+    batch: int | None = None,
+    severity: Severity = Severity.BLOCKING,
+    line: int | None = 12,
+) -> Rule:
+    return Rule(
+        id=id or f"{stage}.{metric}.{kind}",
+        stage=stage,
+        source=source or stage,
+        metric=metric,
+        bound=Bound(kind=kind, value=value, text=text),
+        by=by,
+        batch=batch,
+        severity=severity,
+        scope=Scope.BENCHMARK,
+        max_items=None,
+        max_lost=MaxLost(count=0, share=None),
+        line=line,
+    )
+
+
+def interval(low: float, high: float, method: str = "tango") -> Interval:
+    return Interval(low=low, high=high, confidence=0.95, method=method, scope=Scope.POPULATION, valid="fixed_n")
+
+
+def finding(
+    rule: Rule,
+    status: Status,
+    numbers: tuple[float, float, float] | None = (0.1150, 0.1033, 0.1278),
+    *,
+    baseline: float | None = 1.0,
+    candidate: float | None = 0.885,
+    method: str = "tango",
+    counts: Mapping[str, float] | None = None,
+    n_paired: int = 2000,
+    n_lost: int = 0,
+    n_needed: int | None = None,
+    detectable: float | None = None,
+    members: Sequence[Member] = (),
+    reason: str = "the interval is compared with the bound",
+) -> Finding:
+    """A finding; `numbers` is (estimate, low, high), or None for one without evidence."""
+    return Finding(
+        rule=rule,
+        status=status,
+        baseline=baseline if numbers else None,
+        candidate=candidate if numbers else None,
+        estimate=numbers[0] if numbers else None,
+        interval=interval(numbers[1], numbers[2], method) if numbers else None,
+        counts=counts or {},
+        n_paired=n_paired if numbers else 0,
+        n_lost=n_lost,
+        n_needed=n_needed,
+        detectable=detectable,
+        members=tuple(members),
+        reason=reason,
+    )
+
+
+def member(group: str, status: Status, drop: float, low: float, high: float, n: int = 40) -> Member:
+    return Member(
+        group=group,
+        baseline=0.95,
+        candidate=0.95 - drop,
+        estimate=drop,
+        interval=interval(low, high),
+        n_paired=n,
+        status=status,
+    )
+
+
+def stage(
+    kind: str,
+    name: str,
+    status: Status,
+    findings: Sequence[Finding],
+    *,
+    seconds: float = 12.3456,
+    scored: int = 2000,
+    available: int = 2000,
+    baseline_from: str = "store",
+    skipped_because: str | None = None,
+    notes: Sequence[str] = (),
+) -> StageResult:
+    return StageResult(
+        kind=kind,
+        name=name,
+        status=status,
+        findings=tuple(findings),
+        seconds=seconds,
+        items_scored=scored,
+        items_available=available,
+        baseline_from=baseline_from,
+        skipped_because=skipped_because,
+        notes=tuple(notes),
+    )
+
+
+def skipped(kind: str, name: str, because: str) -> StageResult:
+    return stage(
+        kind,
+        name,
+        Status.SKIPPED,
+        (),
+        seconds=0.0,
+        scored=0,
+        available=0,
+        baseline_from="none",
+        skipped_because=because,
+    )
+
+
+def flip(
+    number: int,
+    kind: str = "lost",
+    *,
+    prompt: str = "Account A holds 400. 125 leaves. What remains?",
+    candidate_output: str = "265",
+) -> Flip:
+    return Flip(
+        stage="fraud",
+        source="fraud",
+        metric="accuracy",
+        item_id=f"fraud:{number:04d}:9f2c61d07ab3",
+        kind=kind,
+        group="balance",
+        prompt=prompt,
+        target="275",
+        baseline_output="275",
+        candidate_output=candidate_output,
+    )
+
+
+def checkpoint(role: Role, *, uri: str | None = None) -> CheckpointRef:
+    quantized = role is Role.CANDIDATE
+    digit = "c" if quantized else "b"
+    return CheckpointRef(
+        role=role,
+        uri=uri or ("models/bank-w3-gptq" if quantized else "models/bank-fp32"),
+        revision=None,
+        digest=digit * 64,
+        tensor_digest=digit * 63 + "1",
+        effective_digest=digit * 63 + "2",
+        tokenizer_digest="e" * 64,
+        weight_bytes=1_400_000 if quantized else 4_470_000,
+        quantization=Quantization(method="compressed-tensors", bits=3, group_size=None, scheme="W3A16")
+        if quantized
+        else None,
+        architecture="LlamaForCausalLM",
+        n_parameters=1_100_000,
+    )
+
+
+ENVIRONMENT = Environment(
+    platform="Linux-6.1-x86_64",
+    python="3.11.9",
+    device="cpu",
+    device_names=("Example CPU, 2 cores",),
+    driver=None,
+    memory_bytes=8 * 2**30,
+    packages={"torch": "2.13.0", "transformers": "5.23.0", "lm-eval": "0.4.13"},
+    git_commit="0123456789abcdef0123456789abcdef01234567",
+    fingerprint="f" * 64,
+)
+
+
+def record(
+    status: Status,
+    stages: Sequence[StageResult],
+    *,
+    deciding: Sequence[str] = (),
+    sentence: str | None = None,
+    exit_code: int = 0,
+    flips: Sequence[Flip] = (),
+    policy: Mapping[str, Any] = POLICY,
+    candidate: CheckpointRef | None = None,
+    notes: Sequence[str] = (),
+) -> RunRecord:
+    """A run record; the verdict's sentence is the one that the reports would write unless given."""
+    if sentence is None:
+        from gate.reports.sentence import sentence as write
+
+        found = {f.rule.id: f for s in stages for f in s.findings}
+        sentence = write(status, [found[i] for i in deciding if i in found], stages, policy)
+    return RunRecord(
+        artifact_version=ARTIFACT_VERSION,
+        run_id="20261120-120000-4f2a9c",
+        created_at="2026-11-20T12:00:00.123456+00:00",
+        gate_version="0.1.0",
+        policy_source="thresholds/demo.yaml",
+        policy_digest="a" * 64,
+        policy=policy,
+        baseline=checkpoint(Role.BASELINE),
+        candidate=candidate or checkpoint(Role.CANDIDATE),
+        environment=ENVIRONMENT,
+        stages=tuple(stages),
+        flips=tuple(flips),
+        verdict=Verdict(status=status, deciding=tuple(deciding), sentence=sentence),
+        exit_code=exit_code,
+        seconds=sum(s.seconds for s in stages) + 1.5,
+        notes=tuple(notes),
+    )
+
+
+def perplexity_rule(**changes: Any) -> Rule:
+    return rule("sanity", "perplexity", BoundKind.MAX_INCREASE, 0.05, "5%", source="prose", **changes)
+
+
+def perplexity_finding(status: Status = Status.PASS, **changes: Any) -> Finding:
+    return finding(
+        perplexity_rule(line=8),
+        status,
+        (0.0040, 0.0021, 0.0059),
+        baseline=2.177,
+        candidate=2.1857,
+        method="document_t",
+        counts={"G": 64, "n": 16384},
+        n_paired=64,
+        detectable=0.0047,
+        **changes,
+    )
+
+
+def sanity_stage() -> StageResult:
+    agreement = rule(
+        "sanity", "top1_agreement", BoundKind.MIN, 0.90, "0.90", source="prose", severity=Severity.ADVISORY, line=9
+    )
+    return stage(
+        "perplexity",
+        "sanity",
+        Status.PASS,
+        (
+            perplexity_finding(),
+            finding(
+                agreement,
+                Status.PASS,
+                (0.9514, 0.9466, 0.9562),
+                baseline=None,
+                candidate=0.9514,
+                method="document_ratio",
+                n_paired=64,
+            ),
+        ),
+        seconds=9.87654,
+        scored=64,
+        available=64,
+    )
+
+
+def passing() -> RunRecord:
+    """Everything passes, in three stages."""
+    fraud = finding(
+        rule(),
+        Status.PASS,
+        (0.0025, -0.0012, 0.0061),
+        baseline=1.0,
+        candidate=0.9975,
+        counts={"b": 5, "c": 0, "n": 2000, "N": 2000},
+        detectable=0.0028,
+    )
+    memory = rule("serving", "rss_peak", BoundKind.MAX, 2.0 * 2**30, "2GiB", line=21)
+    speed = rule("serving", "decode_tokens_per_second", BoundKind.MIN_RETAINED, 0.5, "50%", batch=8, line=22)
+    serving = stage(
+        "profile",
+        "serving",
+        Status.PASS,
+        (
+            finding(
+                memory,
+                Status.PASS,
+                (655_360_000.0, 655_360_000.0, 655_360_000.0),
+                baseline=681_574_400.0,
+                candidate=655_360_000.0,
+                method="exact",
+                n_paired=1,
+            ),
+            finding(
+                speed,
+                Status.PASS,
+                (0.913, 0.861, 0.968),
+                baseline=1510.2,
+                candidate=1378.8,
+                method="paired_t",
+                n_paired=8,
+            ),
+        ),
+        scored=16,
+        available=16,
+        baseline_from="measured",
+    )
+    return record(
+        Status.PASS,
+        (sanity_stage(), stage("domain", "fraud", Status.PASS, (fraud,)), serving),
+        deciding=(fraud.rule.id,),
+    )
+
+
+def regression(policy: Mapping[str, Any] = POLICY, flips: Sequence[Flip] | None = None) -> RunRecord:
+    """Perplexity passes, the domain stage regresses, an advisory guard rail too, the profile is skipped."""
+    worst = finding(
+        rule(line=15), Status.REGRESSION, counts={"b": 231, "c": 1, "n": 2000, "N": 2000}, detectable=0.0189
+    )
+    rail = finding(
+        rule(
+            by="category", severity=Severity.ADVISORY, id="fraud.accuracy.max_drop.by_category", value=0.1, text="10pp"
+        ),
+        Status.REGRESSION,
+        (0.241, 0.187, 0.301),
+        candidate=0.759,
+        n_paired=640,
+        members=(
+            member("balance", Status.REGRESSION, 0.241, 0.187, 0.301, 640),
+            member("travel time", Status.PASS, 0.061, 0.041, 0.09, 700),
+            member("card limit", Status.PASS, 0.004, -0.004, 0.012, 660),
+        ),
+        reason="balance is beyond the bound after the correction for 3 groups",
+    )
+    return record(
+        Status.REGRESSION,
+        (
+            sanity_stage(),
+            stage("domain", "fraud", Status.REGRESSION, (worst, rail), seconds=61.25),
+            skipped("profile", "serving", "fraud regressed (fraud.accuracy.max_drop); --keep-going runs it anyway"),
+        ),
+        deciding=(worst.rule.id,),
+        exit_code=1,
+        flips=(flip(1), flip(2, "gained"), flip(3)) if flips is None else flips,
+        policy=policy,
+    )
+
+
+def inconclusive(policy: Mapping[str, Any] = POLICY) -> RunRecord:
+    open_question = finding(
+        rule(),
+        Status.INCONCLUSIVE,
+        (0.021, 0.004, 0.042),
+        reason="the interval of the drop holds values on both sides of the bound 3pp",
+        baseline=0.952,
+        candidate=0.931,
+        n_paired=400,
+        n_needed=1240,
+        detectable=0.0263,
+        counts={"b": 14, "c": 6, "n": 400, "N": 400},
+    )
+    return record(
+        Status.INCONCLUSIVE,
+        (sanity_stage(), stage("domain", "fraud", Status.INCONCLUSIVE, (open_question,), scored=400, available=400)),
+        deciding=(open_question.rule.id,),
+        exit_code=0 if policy["on_inconclusive"] == "warn" else 3,
+        policy=policy,
+    )
+
+
+def error() -> RunRecord:
+    """The worker was killed in the domain stage."""
+    lost = finding(
+        rule(),
+        Status.ERROR,
+        None,
+        n_lost=140,
+        reason="candidate worker was killed by SIGKILL after 140 of 2000 items; last line of its log: 'out of memory'",
+    )
+    return record(
+        Status.ERROR,
+        (
+            sanity_stage(),
+            stage("domain", "fraud", Status.ERROR, (lost,), scored=140),
+            skipped("profile", "serving", "fraud could not be measured"),
+        ),
+        deciding=(lost.rule.id,),
+        exit_code=4,
+    )
+
+
+def refused() -> RunRecord:
+    """Refused at intake: no stage ran at all."""
+    return record(
+        Status.REFUSED,
+        (),
+        sentence="Refused: models/bank-w3-gptq holds the baseline's own tensors: nothing was quantized.",
+        exit_code=5,
+    )
+
+
+def large(n_rules: int = 60, n_flips: int = 200, text: str = "word " * 800) -> RunRecord:
+    """A release: `n_rules` tasks with several findings each and `n_flips` long flips."""
+    results = []
+    for number in range(n_rules):
+        task = f"task_{number:02d}_with_a_name_of_some_length"
+        retained = rule(
+            "capability", "acc", BoundKind.MIN_RETAINED, 0.97, "97%", source=task, id=f"capability.{task}.acc"
+        )
+        dropped = rule(
+            "capability", "exact_match,strict-match", source=task, id=f"capability.{task}.exact_match", line=None
+        )
+        red = number == 41
+        results += [
+            finding(retained, Status.PASS, (0.991, 0.981, 1.001), baseline=0.64, candidate=0.634, n_paired=14042),
+            finding(dropped, Status.REGRESSION)
+            if red
+            else finding(dropped, Status.PASS, (0.002, -0.004, 0.008), baseline=0.56, candidate=0.558, n_paired=1319),
+        ]
+    red_id = next(f.rule.id for f in results if f.status is Status.REGRESSION)
+    return record(
+        Status.REGRESSION,
+        (sanity_stage(), stage("lm_eval", "capability", Status.REGRESSION, results, seconds=1234.5, scored=921_660)),
+        deciding=(red_id,),
+        exit_code=1,
+        flips=[flip(n, prompt=text, candidate_output=text) for n in range(n_flips)],
+        policy={**POLICY, "share_examples": "full"},
+    )
+
+
+def hostile(share_examples: str = "full") -> RunRecord:
+    """Every free text is an attack: names, reasons, prompts, answers, notes, checkpoints."""
+    bad = rule(source=HOSTILE, metric="acc," + HOSTILE, id="fraud.acc.max_drop", line=15)
+    broken = rule(source=HOSTILE, id="fraud.broken.max_drop", line=16)
+    return record(
+        Status.REGRESSION,
+        (
+            stage(
+                "lm_eval",
+                "fraud",
+                Status.REGRESSION,
+                (
+                    finding(
+                        bad,
+                        Status.REGRESSION,
+                        reason=HOSTILE,
+                        members=(member(HOSTILE, Status.REGRESSION, 0.1, 0.05, 0.2),),
+                    ),
+                    finding(broken, Status.ERROR, None, reason=HOSTILE),
+                ),
+                notes=(HOSTILE,),
+            ),
+            skipped("profile", "serving", HOSTILE),
+        ),
+        deciding=("fraud.acc.max_drop",),
+        exit_code=1,
+        flips=(flip(1, prompt=HOSTILE, candidate_output=HOSTILE),),
+        policy={**POLICY, "share_examples": share_examples, "note": HOSTILE},
+        candidate=checkpoint(Role.CANDIDATE, uri=HOSTILE),
+        notes=(HOSTILE,),
+    )
+
+
+def everything() -> dict[str, RunRecord]:
+    """All the records by name."""
+    return {
+        "pass": passing(),
+        "regression": regression(),
+        "inconclusive": inconclusive(),
+        "inconclusive-warn": inconclusive({**POLICY, "on_inconclusive": "warn"}),
+        "error": error(),
+        "refused": refused(),
+        "large": large(),
+        "hostile": hostile(),
+    }

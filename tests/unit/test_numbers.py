@@ -1,0 +1,230 @@
+"""Numbers as printed: units, and digits that reproduce the verdict."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gate import metrics
+from gate.records import BoundKind, Status
+from gate.reports import numbers
+from tests import records_factory as factory
+
+
+def parsed(text: str, suffix: str) -> Decimal:
+    return Decimal(text.removesuffix(suffix).replace(",", "").replace("−", "-"))
+
+
+def sign(a: Decimal | float, b: Decimal | float) -> int:
+    return (a > b) - (a < b)
+
+
+KINDS = {
+    BoundKind.MAX_DROP: ("domain", "accuracy"),
+    BoundKind.MAX_INCREASE: ("perplexity", "perplexity"),
+    BoundKind.MIN_RETAINED: ("lm_eval", "acc"),
+    BoundKind.MIN_SPEEDUP: ("profile", "decode_tokens_per_second"),
+    BoundKind.MAX: ("profile", "vram_peak"),
+    BoundKind.MIN: ("perplexity", "top1_agreement"),
+}
+values = st.floats(min_value=-1e12, max_value=1e12, allow_nan=False) | st.floats(min_value=-0.2, max_value=0.2)
+
+
+@settings(deadline=None)
+@given(
+    kind=st.sampled_from(sorted(KINDS)),
+    three=st.tuples(values, values, values),
+    bound=values | st.sampled_from([0.0, 0.03, 0.05, 0.97, 24 * 2.0**30, 24e9]),
+    near=st.sampled_from([0.0, 1e-15, -1e-15, 1e-9, -1e-9]),
+)
+def test_printed_numbers_compare_with_the_printed_bound_as_the_unrounded_ones_do(
+    kind: BoundKind, three: tuple[float, float, float], bound: float, near: float
+) -> None:
+    stage_kind, metric = KINDS[kind]
+    low, estimate, high = sorted((three[0], bound * (1 + near), three[2]))
+    found = factory.finding(
+        factory.rule("s", metric, kind, bound, "as written"),
+        Status.INCONCLUSIVE,
+        (estimate, low, high),
+        candidate=estimate,
+    )
+    shown = numbers.printed(found, stage_kind)
+    assert shown.low is not None
+    assert shown.high is not None
+    assert shown.estimate is not None
+    limit = parsed(shown.bound, shown.suffix)
+    assert sign(parsed(shown.low, ""), limit) == sign(low, bound)
+    assert sign(parsed(shown.high, ""), limit) == sign(high, bound)
+    assert sign(parsed(shown.estimate, shown.suffix), limit) == sign(estimate, bound)
+    assert (shown.low == shown.high) == (low == high), "an interval is never printed with zero width"
+
+
+@pytest.mark.parametrize(
+    ("kind", "metric", "bound", "three", "baseline", "expected"),
+    [
+        (
+            ("domain", BoundKind.MAX_DROP),
+            "accuracy",
+            0.03,
+            (0.115, 0.1033, 0.1278),
+            1.0,
+            ("100.00%", "11.50 pp", "10.33 to 12.78 pp", "3 pp"),
+        ),
+        (
+            ("domain", BoundKind.MAX_DROP),
+            "accuracy",
+            0.03,
+            (0.02, 0.01, 0.0299996),
+            0.9,
+            ("90.00%", "2.00000 pp", "1.00000 to 2.99996 pp", "3 pp"),
+        ),
+        (
+            ("lm_eval", BoundKind.MIN_RETAINED),
+            "acc",
+            0.97,
+            (0.975, 0.97, 0.98),
+            0.64,
+            ("64.00%", "97.50%", "97.00 to 98.00%", "97%"),
+        ),
+        (
+            ("perplexity", BoundKind.MAX_INCREASE),
+            "perplexity",
+            0.05,
+            (0.004, -0.0012, 0.009),
+            2.177,
+            ("2.177", "0.40%", "−0.12 to 0.90%", "5%"),
+        ),
+        (
+            ("profile", BoundKind.MIN_SPEEDUP),
+            "decode_tokens_per_second",
+            1.2,
+            (0.93, 0.91, 0.95),
+            1510.25,
+            ("1,510.2 tok/s", "0.930×", "0.910 to 0.950×", "1.2×"),
+        ),
+        (
+            ("profile", BoundKind.MAX),
+            "vram_peak",
+            24e9,
+            (20 * 2.0**30,) * 3,
+            30 * 2.0**30,
+            ("30.00 GiB", "20.00 GiB", "20.00 to 20.00 GiB", "22.35 GiB"),
+        ),
+        (
+            ("profile", BoundKind.MAX),
+            "ttft_p50_seconds",
+            0.2,
+            (0.15, 0.14, 0.16),
+            0.1,
+            ("100.0 ms", "150.0 ms", "140.0 to 160.0 ms", "200 ms"),
+        ),
+        (
+            ("perplexity", BoundKind.MAX),
+            "kl_mean_nats",
+            0.05,
+            (3e-5, 2e-5, 4e-5),
+            None,
+            (None, "0.00003 nats", "0.00002 to 0.00004 nats", "0.05 nats"),
+        ),
+        (
+            ("perplexity", BoundKind.MIN),
+            "top1_agreement",
+            0.9,
+            (0.9514, 0.9466, 0.9562),
+            None,
+            (None, "95.14%", "94.66 to 95.62%", "90%"),
+        ),
+        (
+            ("lm_eval", BoundKind.MAX),
+            "word_perplexity",
+            12.5,
+            (11.0, 10.9, 11.1),
+            10.7,
+            ("10.700", "11.000", "10.900 to 11.100", "12.5"),
+        ),
+    ],
+)
+def test_units(
+    kind: tuple[str, BoundKind],
+    metric: str,
+    bound: float,
+    three: tuple[float, float, float],
+    baseline: float | None,
+    expected: tuple[str | None, ...],
+) -> None:
+    rule = factory.rule("s", metric, kind[1], bound, "as written")
+    candidate = three[0] if kind[1] in (BoundKind.MAX, BoundKind.MIN) else 0.885
+    shown = numbers.printed(
+        factory.finding(rule, Status.INCONCLUSIVE, three, baseline=baseline, candidate=candidate), kind[0]
+    )
+    assert (shown.baseline, shown.estimate, shown.interval, shown.bound) == expected
+
+
+@pytest.mark.parametrize("kind", sorted(metrics.BY_KIND))
+def test_every_declared_metric_has_a_unit_that_can_be_printed(kind: str) -> None:
+    for metric in metrics.BY_KIND[kind].values():
+        found = factory.finding(factory.rule("s", metric.name, BoundKind.MAX, 0.5, "x"), Status.PASS, (0.2, 0.1, 0.3))
+        assert numbers.printed(found, kind).interval != numbers.MISSING
+
+
+def test_a_finding_without_evidence_prints_its_bound_and_dashes() -> None:
+    shown = numbers.printed(factory.finding(factory.rule(), Status.ERROR, None), "domain")
+    assert (shown.estimate, shown.interval, shown.change, shown.bound) == (None, "–", "–", "3 pp")
+
+
+def test_zero_is_printed_without_a_sign() -> None:
+    found = factory.finding(factory.rule(), Status.PASS, (-0.00001, -0.01, 0.01))
+    assert numbers.printed(found, "domain").estimate == "0.00 pp"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.0, "0.00 s"),
+        (0.999, "1.00 s"),
+        (59.94, "59.9 s"),
+        (59.96, "1 min 0 s"),
+        (252, "4 min 12 s"),
+        (3780, "1 h 03 min"),
+    ],
+)
+def test_durations(seconds: float, text: str) -> None:
+    assert numbers.duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [(0, "0 B"), (1023, "1,023 B"), (1536, "1.5 KiB"), (1_400_000, "1.34 MiB"), (24 * 2**30, "24.00 GiB")],
+)
+def test_sizes(size: int, text: str) -> None:
+    assert numbers.size(size) == text
+
+
+def test_counts_and_rates() -> None:
+    assert [numbers.count(1, "item"), numbers.count(14042, "item"), numbers.count(0.5)] == [
+        "1 item",
+        "14,042 items",
+        "0.500",
+    ]
+    assert [numbers.rate(0.95), numbers.rate(0.975), numbers.rate(0.9999)] == ["95%", "97.5%", "99.99%"]
+
+
+def test_moments_keep_their_zone_and_junit_has_none() -> None:
+    assert numbers.moment("2026-11-20T12:00:59.123456+00:00") == "2026-11-20 12:00 UTC"
+    assert numbers.moment("2026-11-20T12:00:59Z") == "2026-11-20 12:00 UTC"
+    assert numbers.moment("2026-11-20T13:00:59+01:00") == "2026-11-20 13:00 +01:00"
+    assert numbers.zoneless("2026-11-20T12:00:59.123456+00:00") == "2026-11-20T12:00:59"
+    with pytest.raises(ValueError, match="found timestamp 'yesterday', expected ISO 8601"):
+        numbers.moment("yesterday")
+
+
+@settings(deadline=None)
+@given(st.floats(min_value=0, max_value=1e6), st.integers(min_value=1, max_value=200))
+def test_shares_of_a_time_add_up_to_it(total: float, parts: int) -> None:
+    cut = numbers.shares(total, parts)
+    assert len(cut) == parts
+    assert sum(Decimal(c) for c in cut) == Decimal(numbers.thousandths(round(total * 1000) / 1000))
+    assert all(len(c.split(".")[1]) == 3 for c in cut)

@@ -1,0 +1,173 @@
+"""The verdict in one sentence: the deciding rule, its number, interval and bound."""
+
+from __future__ import annotations
+
+import pytest
+
+from gate.records import BoundKind, Finding, Severity, Status
+from gate.reports.sentence import describe, sentence, subject
+from tests import records_factory as factory
+
+
+def test_regression_names_rule_number_interval_and_bound() -> None:
+    assert factory.regression().verdict.sentence == (
+        "Regression: accuracy on fraud fell by 11.50 pp, 100.00% → 88.50% (drop between 10.33 and 12.78 pp, "
+        "each end 95% sure), but a drop of at most 3 pp is allowed [fraud.accuracy.max_drop]."
+    )
+
+
+def test_pass_says_what_was_tested_how_sure_and_what_came_closest() -> None:
+    assert factory.passing().verdict.sentence == (
+        "All 4 blocking rules hold in sanity, fraud, serving (2,080 items, each interval end at least 95% sure); "
+        "the closest to its bound is serving.rss_peak.max: peak memory (RSS) is 0.61 GiB, and at most 2 GiB is allowed."
+    )
+
+
+def test_pass_does_not_hide_an_advisory_rule_that_did_not_pass() -> None:
+    warned = factory.finding(factory.rule(severity=Severity.ADVISORY, id="fraud.soft"), Status.REGRESSION)
+    stages = [factory.sanity_stage(), factory.stage("domain", "fraud", Status.PASS, [warned])]
+    said = sentence(Status.PASS, [], stages, factory.POLICY)
+    assert said.startswith("The one blocking rule holds in sanity, fraud (2,064 items")
+    assert said.endswith("; 1 advisory rule did not pass: fraud.soft.")
+
+
+def test_inconclusive_says_what_it_would_take() -> None:
+    assert factory.inconclusive().verdict.sentence == (
+        "Inconclusive: accuracy on fraud fell by 2.10 pp, 95.20% → 93.10% (drop between 0.40 and 4.20 pp, each end 95% "
+        "sure), and a drop of at most 3 pp is allowed: not decided, the interval of the drop holds values on both "
+        "sides of the bound 3pp; about 1,240 items would decide it, there were 400 paired items "
+        "[fraud.accuracy.max_drop]."
+    )
+
+
+@pytest.mark.parametrize(
+    ("three", "needed", "detectable", "expected"),
+    [
+        (
+            (0.02, 0.0, 0.04),
+            None,
+            0.0263,
+            "why; 400 paired items resolve a difference of 2.63 pp at best; it takes more items or a wider bound",
+        ),
+        ((0.02, 0.0, 0.04), None, None, "why; it takes more items or a wider bound"),
+        ((0.02, 0.0, 0.04), 300, None, "why; it takes more items or a wider bound"),
+        ((0.0, -0.01, 0.01), None, None, "why"),  # undecided for a reason that more items need not change
+    ],
+)
+def test_inconclusive_without_a_count_of_items(
+    three: tuple[float, float, float], needed: int | None, detectable: float | None, expected: str
+) -> None:
+    found = factory.finding(
+        factory.rule(),
+        Status.INCONCLUSIVE,
+        three,
+        n_paired=400,
+        n_needed=needed,
+        detectable=detectable,
+        reason="why.",
+    )
+    assert describe(found, "domain").endswith(f": not decided, {expected}")
+
+
+def test_a_policy_that_only_warns_is_named() -> None:
+    said = factory.inconclusive({**factory.POLICY, "on_inconclusive": "warn"}).verdict.sentence
+    assert said.endswith("[fraud.accuracy.max_drop]; on_inconclusive: warn lets this run pass.")
+
+
+def test_inconclusive_because_stages_were_left_out() -> None:
+    stages = [factory.sanity_stage(), factory.skipped("domain", "fraud", "not among --stage")]
+    said = sentence(Status.INCONCLUSIVE, [], stages, factory.POLICY)
+    assert said == "Inconclusive: not run: fraud (not among --stage)."
+
+
+def test_error_says_could_not_measure_and_why() -> None:
+    assert factory.error().verdict.sentence == (
+        "Could not measure: accuracy on fraud: candidate worker was killed by SIGKILL after 140 of 2000 items; "
+        "last line of its log: 'out of memory' [fraud.accuracy.max_drop]."
+    )
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [
+        (Status.ERROR, "Could not measure: shard 2 of 3 is missing."),
+        (Status.REFUSED, "Refused: shard 2 of 3 is missing."),
+        (Status.REGRESSION, "Regression: shard 2 of 3 is missing."),
+    ],
+)
+def test_a_run_that_ended_before_any_stage_gives_the_reason(status: Status, expected: str) -> None:
+    assert sentence(status, [], [], factory.POLICY, reason="shard 2\nof 3 is missing") == expected
+
+
+def test_without_any_reason_the_broken_stage_is_blamed() -> None:
+    stages = [factory.stage("domain", "fraud", Status.ERROR, [], notes=["no item was measured"])]
+    assert sentence(Status.ERROR, [], stages, factory.POLICY) == "Could not measure: fraud: no item was measured."
+    assert sentence(Status.ERROR, [], [], factory.POLICY) == (
+        "Could not measure: a planned rule was not judged, and no stage says why."
+    )
+
+
+def test_other_deciding_rules_are_counted() -> None:
+    three = [factory.finding(factory.rule(id=f"r{i}"), Status.REGRESSION) for i in range(3)]
+    stages = [factory.stage("domain", "fraud", Status.REGRESSION, three)]
+    assert sentence(Status.REGRESSION, three, stages, factory.POLICY).endswith("[r0]; 2 more rules regressed too.")
+
+
+def test_a_skipped_run_does_not_exist() -> None:
+    with pytest.raises(ValueError, match="a run cannot be SKIPPED"):
+        sentence(Status.SKIPPED, [], [], factory.POLICY)
+
+
+def one(kind: BoundKind, metric: str, bound: float, three: tuple[float, float, float], status: Status) -> Finding:
+    batch = 8 if "decode" in metric else None
+    return factory.finding(factory.rule("s", metric, kind, bound, "x", batch=batch), status, three, candidate=three[0])
+
+
+@pytest.mark.parametrize(
+    ("finding", "kind", "expected"),
+    [
+        (
+            one(BoundKind.MAX_DROP, "accuracy", 0.03, (-0.005, -0.012, 0.003), Status.PASS),
+            "domain",
+            "accuracy on s rose by 0.50 pp, 100.00% → −0.50% (drop between −1.20 and 0.30 pp, each end 95% sure), "
+            "and a drop of at most 3 pp is allowed",
+        ),
+        (
+            one(BoundKind.MIN_SPEEDUP, "decode_tokens_per_second", 1.2, (0.93, 0.91, 0.95), Status.REGRESSION),
+            "profile",
+            "decode speed at batch 8 is 0.930× the baseline's, 1.0 tok/s → 0.9 tok/s "
+            "(speed-up between 0.910 and 0.950×, each end 95% sure), but a speed-up of at least 1.2× is required",
+        ),
+        (
+            one(BoundKind.MAX, "kl_mean_nats", 0.05, (0.06, 0.055, 0.065), Status.REGRESSION),
+            "perplexity",
+            "mean KL divergence on s is 0.0600 nats (between 0.0550 and 0.0650 nats, each end 95% sure), "
+            "but at most 0.05 nats is allowed",
+        ),
+        (
+            one(BoundKind.MAX_DROP, "accuracy", 0.03, (0.0, -0.01, 0.01), Status.PASS),
+            "domain",
+            "accuracy on s did not change, 100.00% → 0.00% (drop between −1.00 and 1.00 pp, each end 95% sure), "
+            "and a drop of at most 3 pp is allowed",
+        ),
+    ],
+)
+def test_each_bound_has_its_words(finding: Finding, kind: str, expected: str) -> None:
+    assert describe(finding, kind) == expected
+
+
+def test_a_guard_rail_names_its_worst_group() -> None:
+    rail = factory.regression().stages[1].findings[1]
+    assert describe(rail, "domain").startswith("accuracy on fraud by category (worst of 3: balance) fell by 24.10 pp")
+
+
+def test_an_lm_eval_metric_names_its_filter() -> None:
+    rule = factory.rule("capability", "exact_match,strict-match", source="gsm8k")
+    assert subject(rule, "lm_eval") == "exact_match (strict-match) on gsm8k"
+
+
+def test_untrusted_names_and_reasons_are_one_clean_short_line() -> None:
+    said = factory.hostile().verdict.sentence
+    assert "\n" not in said
+    assert "\x1b" not in said
+    assert len(said) < 600
