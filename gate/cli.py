@@ -211,26 +211,17 @@ def _run(
     import time
     from datetime import datetime
 
-    from gate import checkpoint, environment, intake, launch, outputs
+    from gate import environment, launch, outputs
     from gate.backends import BACKENDS, Checkpoint
     from gate.console import RunConsole
     from gate.pipeline import Request, Services, run_gate
-    from gate.records import CheckpointRef, Role
+    from gate.records import Role
     from gate.store import Store, default_root
 
     if backend not in BACKENDS:
         raise UsageError(f"unknown backend {backend!r}, expected one of {', '.join(BACKENDS)}")
     place = device or environment.default_device()
     outputs.prepare(out)
-
-    def describe(reference: str, role: Role) -> tuple[CheckpointRef, Checkpoint]:
-        resolved = checkpoint.resolve(
-            reference, policy_checkpoints=loaded.policy.checkpoints, base=loaded.base, offline=offline
-        )
-        ref = checkpoint.describe(resolved, role)
-        return ref, Checkpoint(
-            path=str(resolved.path), load=resolved.load, dtype=resolved.dtype, tokenizer=resolved.tokenizer
-        )
 
     def start(role: Role, chosen: Checkpoint) -> launch.Worker:
         return launch.start(
@@ -256,10 +247,9 @@ def _run(
                 stages=stages,
                 keep_going=keep_going,
                 allow_identical=allow_identical,
+                offline=offline,
             ),
             Services(
-                describe=describe,
-                compare=lambda b, c: intake.compare(b, c, allow_identical=allow_identical),
                 start_worker=start,
                 store=Store(store or default_root()),
                 environment=environment.snapshot(place),

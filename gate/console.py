@@ -11,7 +11,15 @@ from pathlib import Path
 from typing import TextIO
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+)
 from rich.table import Table
 from rich.text import Text
 
@@ -39,7 +47,7 @@ class RunConsole:
         self._console = console
         self._log = log
         self._bar: Progress | None = None
-        self._task = None
+        self._task: TaskID | None = None
         self._last_line = time.monotonic()
 
     def started(self, index: int, total: int, kind: str, name: str) -> None:
@@ -125,11 +133,12 @@ def runs_table(rows: Sequence[tuple[str, RunRecord]]) -> Table:
 
 
 def deciding_rule(record: RunRecord) -> str:
-    """The first deciding rule with its interval against its bound, or the reason there is none."""
-    findings = {f.rule.id: f for s in record.stages for f in s.findings}
+    """The first deciding rule with its estimate and interval against its bound, or the reason there is none."""
+    findings = {f.rule.id: (f, s.kind) for s in record.stages for f in s.findings}
     for identifier in record.verdict.deciding:
         if identifier in findings:
-            return f"{identifier}: {numbers.finding(findings[identifier])}"
+            shown = numbers.printed(*findings[identifier])
+            return f"{identifier}: {shown.estimate or numbers.MISSING} ({shown.interval}), bound {shown.bound}"
     return record.verdict.sentence
 
 

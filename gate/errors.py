@@ -6,6 +6,10 @@ Messages say what was found, what was expected and what to do.  Nothing here pri
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from gate.records import Measurement
 
 
 class ExitCode(IntEnum):
@@ -53,6 +57,17 @@ class CouldNotMeasure(GateError):
     """A measurement was asked for and did not happen: never a pass, never a regression."""
 
     exit_code = ExitCode.ERROR
+
+
+class BudgetExceeded(CouldNotMeasure):
+    """A measurement was stopped because its time budget ran out; the worker may still be usable.
+
+    `reached` holds what had been measured by then, one measurement per source; it decides nothing.
+    """
+
+    def __init__(self, message: str, *, reached: tuple[Measurement, ...] = ()) -> None:
+        self.reached = reached
+        super().__init__(message)
 
 
 class CheckpointError(CouldNotMeasure):

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from gate.backends import BackendInfo, Checkpoint
 from gate.policy import DomainStage, LmEvalStage, PerplexityStage, Stage
-from gate.records import CheckpointRef, Environment, Measurement, Metric, Observation, Role
+from gate.records import CheckpointRef, Environment, Estimand, Measurement, Metric, Observation, Role
 from gate.stages import VERSIONS
 from gate.store import Store, stage_digest
 
@@ -232,3 +232,9 @@ def with_scalar(measurement: Measurement, metric: Metric, value: float) -> Measu
     )
     metrics = measurement.metrics if metric in measurement.metrics else (*measurement.metrics, metric)
     return replace(measurement, metrics=metrics, observations=(*measurement.observations, observation))
+
+
+def items_scored(measurement: Measurement) -> int:
+    """Number of items with a value; corpus-level and one-off numbers are not items."""
+    whole = {m.observed for m in measurement.metrics if m.estimand in (Estimand.SCALAR, Estimand.CORPUS)}
+    return len({o.item_id for o in measurement.observations if o.metric not in whole})

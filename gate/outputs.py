@@ -55,7 +55,7 @@ def write(out: Path, outcome: Outcome) -> list[str]:
         try:
             text = render(name, outcome.record)
             artifact.write_atomic(out / filename, text.encode())
-        except (OSError, ValueError, LookupError, TypeError) as problem:
+        except Exception as problem:  # whatever a renderer does wrong, it must not change the verdict
             problems.append(f"{filename} was not written: {type(problem).__name__}: {problem}")
     return problems
 

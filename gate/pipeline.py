@@ -5,50 +5,40 @@ The order of things and the reasons for what was skipped live here; all I/O is i
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import chain
-from pathlib import Path
 from typing import Protocol
 
-from gate import __version__, metrics, policy, units
+from gate import __version__, checkpoint, intake, policy, units
 from gate.backends import Checkpoint
-from gate.decide import combine, flips, judge
+from gate.decide import combine, judge
 from gate.errors import (
     CheckpointError,
     CouldNotMeasure,
     ExitCode,
     Refused,
     UsageError,
-    WorkerError,
 )
-from gate.evidence import Collector, Side, StartWorker, with_scalar
+from gate.evidence import Collector, Side, StartWorker
 from gate.policy_file import LoadedPolicy
 from gate.records import (
     ARTIFACT_VERSION,
     CheckpointRef,
     Environment,
-    Estimand,
-    Finding,
     Flip,
     Measurement,
     Role,
-    Rule,
     RunRecord,
-    Severity,
     StageResult,
     Status,
     Verdict,
-    merge,
 )
 from gate.reports import sentence
-from gate.stages.profile import block_order
+from gate.stage_run import run_stage, unmeasured
 from gate.store import Store
 
 MAX_FLIPS = 200
-NOTHING_TO_COMPARE = "the checkpoints could not be compared"
 
 
 class Reporter(Protocol):
@@ -73,6 +63,7 @@ class Request:
     stages: tuple[str, ...]
     keep_going: bool
     allow_identical: bool
+    offline: bool
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,12 +71,9 @@ class Services:
     """The outside world.
 
     Attributes:
-        describe: (reference, role) → its identity and what to load.
-        compare: refuses pairs that cannot be compared; returns remarks for the reader.
+        start_worker: (role, what to load) → a measuring child, its model not loaded yet.
     """
 
-    describe: Callable[[str, Role], tuple[CheckpointRef, Checkpoint]]
-    compare: Callable[[CheckpointRef, CheckpointRef], Sequence[str]]
     start_worker: StartWorker
     store: Store
     environment: Environment
@@ -118,9 +106,10 @@ class _Run:
         self.request = request
         self.services = services
         self.loaded = request.policy
+        self.policy_data = self.loaded.policy.model_dump(mode="json", exclude_none=True)
         self.created = services.now()
         self.begun = services.monotonic()
-        self.refs: dict[Role, CheckpointRef | None] = {Role.BASELINE: None, Role.CANDIDATE: None}
+        self.refs: dict[Role, CheckpointRef] = {}
         self.results: list[StageResult] = []
         self.measurements: dict[str, list[Measurement]] = {}
         self.flips: list[Flip] = []
@@ -162,14 +151,28 @@ class _Run:
     # -- before measuring ---------------------------------------------------------------------------------
 
     def _describe(self) -> dict[Role, Side]:
-        sides = {}
-        for role, text in ((Role.BASELINE, self.request.baseline), (Role.CANDIDATE, self.request.candidate)):
-            ref, checkpoint = self.services.describe(text, role)
-            self.refs[role] = ref
-            sides[role] = Side(role, ref, checkpoint, self.services.start_worker)
-        for remark in self.services.compare(sides[Role.BASELINE].ref, sides[Role.CANDIDATE].ref):
+        """Both checkpoints, identified and fit to be compared."""
+        places = {}
+        for role, reference in ((Role.BASELINE, self.request.baseline), (Role.CANDIDATE, self.request.candidate)):
+            places[role] = checkpoint.resolve(
+                reference,
+                policy_checkpoints=self.loaded.policy.checkpoints,
+                base=self.loaded.base,
+                offline=self.request.offline,
+            )
+            self.refs[role] = checkpoint.describe(places[role], role)
+        remarks = intake.compare(
+            self.refs[Role.BASELINE],
+            self.refs[Role.CANDIDATE],
+            baseline_at=places[Role.BASELINE],
+            candidate_at=places[Role.CANDIDATE],
+            allow_identical=self.request.allow_identical,
+        )
+        for remark in remarks:
             self._note(remark)
-        return sides
+        return {
+            role: Side(role, self.refs[role], _to_load(at), self.services.start_worker) for role, at in places.items()
+        }
 
     def _check(self, collector: Collector) -> None:
         """Everything that can be said of the stages without a model, before anything is paid for.
@@ -180,7 +183,10 @@ class _Run:
             try:
                 collector.candidate.started().check(stage.model_dump(mode="json"), self.loaded.base)
             except CouldNotMeasure as problem:
-                self._fail(stage, str(problem))
+                findings = [
+                    judge.could_not_measure(r, str(problem)) for r in self.loaded.rules if r.stage == stage.name
+                ]
+                self._add(unmeasured(stage, Status.ERROR, findings, skipped_because=None))
                 collector.drop_workers()
 
     def _selected(self) -> list[policy.Stage]:
@@ -210,120 +216,29 @@ class _Run:
         return None
 
     def _stage(self, collector: Collector, stage: policy.Stage) -> None:
-        begun = self.services.monotonic()
-        findings: list[Finding] = []
-        notes: list[str] = []
-        from_store: list[bool] = []
-        scored = available = 0
-        for source, settings in policy.split(stage):
-            rules = [r for r in self.loaded.rules if r.stage == stage.name and r.source == source]
-            if not self.request.keep_going and any(map(_stops, findings)):
-                findings += [judge.skipped(r, "not measured: an earlier rule of this stage stopped it") for r in rules]
-                continue
-            try:
-                pair = self._measure(collector, settings, source, begun, from_store)
-            except CouldNotMeasure as problem:
-                findings += [judge.could_not_measure(r, str(problem)) for r in rules]
-                notes.append(f"{source}: {problem}")
-                if isinstance(problem, WorkerError):
-                    collector.drop_workers()
-                continue
-            self.measurements.setdefault(stage.name, []).extend(pair)
-            baseline, candidate = pair
-            notes += [*baseline.notes, *candidate.notes]
-            scored += len({o.item_id for o in candidate.observations})
-            available += candidate.n_expected
-            findings += [judge.judge(r, baseline, candidate, self.loaded.policy.confidence) for r in rules]
-            self._keep_flips(stage.name, baseline, candidate, rules)
-        self._add(
-            StageResult(
-                kind=stage.kind,
-                name=stage.name,
-                status=combine.stage_status(tuple(findings)),
-                findings=tuple(findings),
-                seconds=self.services.monotonic() - begun,
-                items_scored=scored,
-                items_available=available,
-                baseline_from=("store" if all(from_store) else "measured") if from_store else "none",
-                skipped_because=None,
-                notes=tuple(dict.fromkeys(notes)),
-            )
+        ended = run_stage(
+            collector,
+            stage,
+            [r for r in self.loaded.rules if r.stage == stage.name],
+            confidence=self.loaded.policy.confidence,
+            keep_going=self.request.keep_going,
+            monotonic=self.services.monotonic,
+            run_seconds_left=self._seconds_left,
         )
+        self.measurements[stage.name] = list(ended.measurements)
+        self.flips += ended.flips[: MAX_FLIPS - len(self.flips)]
+        self._add(ended.result)
 
-    def _measure(
-        self, collector: Collector, settings: policy.Stage, source: str, stage_begun: float, from_store: list[bool]
-    ) -> tuple[Measurement, Measurement]:
-        """Both roles' measurements of one source.  Raises CouldNotMeasure."""
-        if isinstance(settings, policy.ProfileStage):
-            from_store.append(False)  # timing is always measured side by side, never reused
-            return self._profile(collector, settings, self._seconds_left(settings, stage_begun))
-        evidence = collector.of_baseline(source, settings, self._seconds_left(settings, stage_begun))
-        from_store.append(evidence.from_store)
-        candidate = collector.of_candidate(settings, evidence.artifacts, self._seconds_left(settings, stage_begun))
-        return evidence.measurement, candidate
-
-    def _profile(
-        self, collector: Collector, settings: policy.ProfileStage, deadline: float | None
-    ) -> tuple[Measurement, Measurement]:
-        with tempfile.TemporaryDirectory(prefix="quantgate-") as scratch:
-            done = collector.blocks(
-                settings, tuple(chain.from_iterable(block_order(settings.blocks))), Path(scratch), deadline
-            )
-        disk = metrics.PROFILE["disk_bytes"]
-        baseline = with_scalar(merge(done[Role.BASELINE]), disk, collector.baseline.ref.weight_bytes)
-        return baseline, with_scalar(merge(done[Role.CANDIDATE]), disk, collector.candidate.ref.weight_bytes)
-
-    def _seconds_left(self, settings: policy.Stage, stage_begun: float) -> float | None:
-        """What is left of the tighter of the stage's and the run's time budget; None without either."""
-        now = self.services.monotonic()
-        left = []
-        if settings.budget is not None:
-            left.append(units.duration_seconds(settings.budget) - (now - stage_begun))
-        if self.loaded.policy.budget is not None:
-            left.append(units.duration_seconds(self.loaded.policy.budget) - (now - self.begun))
-        return min(left) if left else None
-
-    def _keep_flips(self, stage: str, baseline: Measurement, candidate: Measurement, rules: list[Rule]) -> None:
-        for name in dict.fromkeys(r.metric for r in rules):
-            metric = next((m for m in candidate.metrics if m.name == name), None)
-            if metric is not None and metric.estimand is Estimand.ITEM_MEAN:
-                room = MAX_FLIPS - len(self.flips)
-                self.flips += flips.flips(stage, baseline, candidate, metric)[:room]
+    def _seconds_left(self) -> float | None:
+        """What is left of the run's time budget, None without one."""
+        if self.loaded.policy.budget is None:
+            return None
+        return units.duration_seconds(self.loaded.policy.budget) - (self.services.monotonic() - self.begun)
 
     # -- the record ---------------------------------------------------------------------------------------
 
-    def _fail(self, stage: policy.Stage, reason: str) -> None:
-        rules = [r for r in self.loaded.rules if r.stage == stage.name]
-        self._add(
-            StageResult(
-                kind=stage.kind,
-                name=stage.name,
-                status=Status.ERROR,
-                findings=tuple(judge.could_not_measure(r, reason) for r in rules),
-                seconds=0.0,
-                items_scored=0,
-                items_available=0,
-                baseline_from="none",
-                skipped_because=None,
-                notes=(),
-            )
-        )
-
     def _skip(self, stage: policy.Stage, reason: str) -> None:
-        self._add(
-            StageResult(
-                kind=stage.kind,
-                name=stage.name,
-                status=Status.SKIPPED,
-                findings=(),
-                seconds=0.0,
-                items_scored=0,
-                items_available=0,
-                baseline_from="none",
-                skipped_because=reason,
-                notes=(),
-            )
-        )
+        self._add(unmeasured(stage, Status.SKIPPED, (), skipped_because=reason))
 
     def _skip_rest(self, reason: str) -> None:
         for stage in self.loaded.policy.stages:
@@ -344,24 +259,26 @@ class _Run:
 
     def _decided(self, interrupted: bool) -> Outcome:
         if interrupted:
-            verdict = Verdict(status=Status.ERROR, deciding=(), sentence=sentence.could_not_measure("interrupted"))
-            return self._outcome(verdict, ExitCode.INTERRUPTED)
-        stages = self._in_order()
-        decision = combine.combine(self.loaded.rules, stages, restricted=bool(self.request.stages))
-        text = sentence.sentence(decision.status, decision.deciding, stages)
-        verdict = Verdict(status=decision.status, deciding=decision.deciding, sentence=text)
-        return self._outcome(verdict, combine.exit_code(decision.status, self.loaded.policy.on_inconclusive))
+            return self._outcome(self._verdict(Status.ERROR, (), "interrupted"), ExitCode.INTERRUPTED)
+        decision = combine.combine(self.loaded.rules, self._in_order(), restricted=bool(self.request.stages))
+        exit_code = combine.exit_code(decision.status, self.loaded.policy.on_inconclusive)
+        return self._outcome(self._verdict(decision.status, decision.deciding, ""), exit_code)
 
     def _ended_before_measuring(self, problem: CheckpointError | Refused) -> Outcome:
         refused = isinstance(problem, Refused)
-        text = sentence.refused(str(problem)) if refused else sentence.could_not_measure(str(problem))
-        self._note(text)
+        self._note(str(problem))
         self._skip_rest("not measured: " + ("the checkpoint was refused" if refused else "a checkpoint cannot be used"))
         status = Status.REFUSED if refused else Status.ERROR
-        return self._outcome(Verdict(status=status, deciding=(), sentence=text), problem.exit_code)
+        return self._outcome(self._verdict(status, (), str(problem)), problem.exit_code)
+
+    def _verdict(self, status: Status, deciding: tuple[str, ...], reason: str) -> Verdict:
+        found = {f.rule.id: f for r in self.results for f in r.findings}
+        findings = [found[i] for i in deciding if i in found]
+        text = sentence.sentence(status, findings, self._in_order(), self.policy_data, reason=reason)
+        return Verdict(status=status, deciding=deciding, sentence=text)
 
     def _outcome(self, verdict: Verdict, exit_code: int) -> Outcome:
-        candidate = self.refs[Role.CANDIDATE]
+        candidate = self.refs.get(Role.CANDIDATE)
         identity = (candidate.effective_digest if candidate else "unknown")[:8]
         record = RunRecord(
             artifact_version=ARTIFACT_VERSION,
@@ -370,8 +287,8 @@ class _Run:
             gate_version=__version__,
             policy_source=self.loaded.source,
             policy_digest=self.loaded.digest,
-            policy=self.loaded.policy.model_dump(mode="json", exclude_none=True),
-            baseline=self.refs[Role.BASELINE],
+            policy=self.policy_data,
+            baseline=self.refs.get(Role.BASELINE),
             candidate=candidate,
             environment=self.services.environment,
             stages=self._in_order(),
@@ -384,7 +301,5 @@ class _Run:
         return Outcome(record=record, measurements=self.measurements)
 
 
-def _stops(finding: Finding) -> bool:
-    """Does this finding end the run?  Guard rails and advisory rules never do."""
-    red = finding.status in (Status.REGRESSION, Status.ERROR, Status.REFUSED)
-    return red and finding.rule.severity is Severity.BLOCKING
+def _to_load(resolved: checkpoint.ResolvedCheckpoint) -> Checkpoint:
+    return Checkpoint(path=str(resolved.path), load=resolved.load, dtype=resolved.dtype, tokenizer=resolved.tokenizer)

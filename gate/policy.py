@@ -1,25 +1,109 @@
 """The policy: pydantic models of the YAML, and the rules they plan.
 
-Pure: models and derived values only.  Reading files and line numbers live in `policy_file`.
+Pure: models and derived values only.  Files and lines live in `policy_file`, contradictions in `policy_problems`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+import math
+import re
+from collections.abc import Callable, Iterator
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    WithJsonSchema,
+    model_validator,
+)
 
-from gate import metrics, units
+from gate import template as templates
+from gate import units
 from gate.records import Bound, BoundKind, MaxLost, Rule, Scope, Severity
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", description="letters, digits, _ and -")]
-Positive = Annotated[int, Field(ge=1)]
+TextMetric = Literal["macro_f1", "rouge_l", "bleu", "chrf", "invalid_json_rate"]
+TEXT_METRICS: tuple[str, ...] = get_args(TextMetric)
+JUDGE_METRICS = frozenset({"judge_score", "judge_agreement"})
 
 
 class Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    """No unknown keys, no silent conversion (`fewshot: yes` is not 1); enums are written as their text."""
 
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+def _written(parse: Callable[[str], float], *, numbers: bool = False, positive: bool = False) -> BeforeValidator:
+    """Keeps what the author wrote after checking that it parses; the number is derived when it is needed."""
+
+    def check(value: object) -> object:
+        plain = numbers and isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        parsed = float(str(value)) if plain else parse(str(value))
+        if positive and not parsed > 0:
+            raise ValueError(f"found {str(value)!r}, expected more than zero")
+        return value
+
+    return BeforeValidator(check)
+
+
+def _text_schema(pattern: str, *examples: str) -> WithJsonSchema:
+    return WithJsonSchema({"type": "string", "pattern": pattern, "examples": list(examples)})
+
+
+def _number_or_text_schema(pattern: str, *examples: str | float) -> WithJsonSchema:
+    kinds = [{"type": "number"}, {"type": "string", "pattern": pattern}]
+    return WithJsonSchema({"anyOf": kinds, "examples": list(examples)})
+
+
+def _count_or_share(smallest: int) -> BeforeValidator:
+    def check(value: object) -> object:
+        if isinstance(value, int) and not isinstance(value, bool) and value >= smallest:
+            return value
+        expected = f"a count of at least {smallest} or a percentage up to 100% such as 20%"
+        if isinstance(value, str) and re.fullmatch(units.PERCENT_PATTERN, value.strip(), re.ASCII):
+            share = units.percent(value)
+            if share <= 1 and (share > 0 or smallest == 0):
+                return value
+        raise ValueError(f"found {value!r}, expected {expected}")
+
+    return BeforeValidator(check)
+
+
+def _count_or_share_schema(smallest: int) -> WithJsonSchema:
+    kinds = [{"type": "integer", "minimum": smallest}, {"type": "string", "pattern": units.PERCENT_PATTERN}]
+    return WithJsonSchema({"anyOf": kinds, "examples": ["20%", 500]})
+
+
+def _pattern(pattern: str, expected: str) -> tuple[AfterValidator, WithJsonSchema]:
+    def check(value: str) -> str:
+        if re.fullmatch(pattern, value) is None:
+            raise ValueError(f"found {value!r}, expected {expected}")
+        return value
+
+    return AfterValidator(check), WithJsonSchema({"type": "string", "pattern": f"^{pattern}$"})
+
+
+def _template(value: str) -> str:
+    problem = templates.template_problem(value)
+    if problem is not None:
+        raise ValueError(problem)
+    return value
+
+
+def _version(value: object) -> object:
+    if value != 1 or isinstance(value, bool):
+        raise ValueError(f"found {value!r}, expected 1: the version of the policy's format, not of the gate")
+    return value
+
+
+_NAME, _NAME_SCHEMA = _pattern(r"[A-Za-z0-9][A-Za-z0-9_-]*", "letters, digits, _ and -, not starting with - or _")
+_ID, _ID_SCHEMA = _pattern(r"[A-Za-z0-9][A-Za-z0-9_.,@-]*", "letters, digits and _ . , @ -")
+Name = Annotated[str, _NAME, _NAME_SCHEMA]
+_RuleId = Annotated[str, _ID, _ID_SCHEMA]
+Text = Annotated[str, Field(min_length=1)]
+Positive = Annotated[int, Field(ge=1)]
 
 _PARSERS = {
     BoundKind.MAX_INCREASE: units.percent,
@@ -29,18 +113,30 @@ _PARSERS = {
     BoundKind.MAX: units.quantity,
     BoundKind.MIN: units.quantity,
 }
-_Percent = Annotated[str, Field(pattern=units.PERCENT_PATTERN, examples=["5%", "97%"])]
-_Points = Annotated[str, Field(pattern=units.POINTS_PATTERN, examples=["3pp"])]
-_Speedup = Annotated[str | float, Field(examples=[1.5, "1.5x"])]
-_Quantity = Annotated[str | float, Field(examples=["24GiB", "200ms", "2%", 0.95])]
-Duration = Annotated[str, Field(pattern=units.DURATION_PATTERN, examples=["90s", "20min"])]
+_Percent = Annotated[str, _written(units.percent), _text_schema(units.PERCENT_PATTERN, "5%", "97%")]
+_Points = Annotated[str, _written(units.points), _text_schema(units.POINTS_PATTERN, "3pp")]
+_Speedup = Annotated[
+    str | float,
+    _written(units.speedup, numbers=True, positive=True),
+    _number_or_text_schema(units.SPEEDUP_PATTERN, 1.5, "1.5x"),
+]
+_Quantity = Annotated[
+    str | float,
+    _written(units.quantity, numbers=True),
+    _number_or_text_schema(units.QUANTITY_PATTERN, "24GiB", "200ms", "2%", 0.95),
+]
+Duration = Annotated[
+    str, _written(units.duration_seconds, positive=True), _text_schema(units.DURATION_PATTERN, "90s", "20min")
+]
+_Sample = Annotated[int | str, _count_or_share(1), _count_or_share_schema(1)]
+_Lost = Annotated[int | str, _count_or_share(0), _count_or_share_schema(0)]
 
 
 class RuleSettings(Strict):
     """One acceptance rule: a metric and exactly one bound."""
 
-    id: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.,-]*$")] | None = None
-    metric: str
+    id: _RuleId | None = Field(None, description="a name that stays; default: stage.source.metric.bound")
+    metric: Text
     max_increase: _Percent | None = Field(None, description="largest relative increase over the baseline")
     max_drop: _Points | None = Field(None, description="largest drop below the baseline, in percentage points")
     min_retained: _Percent | None = Field(None, description="smallest share of the baseline's value kept")
@@ -50,12 +146,12 @@ class RuleSettings(Strict):
     corpus: str | None = Field(None, description="perplexity: judge this corpus only")
     by: Literal["category", "subject"] | None = Field(None, description="a guard rail over groups of items")
     batch: Positive | None = Field(None, description="profile: judge this batch size only")
-    severity: Severity = Severity.BLOCKING
-    scope: Scope = Scope.BENCHMARK
-    max_items: Positive | None = None
-    max_lost: Annotated[int, Field(ge=0)] | _Percent = Field(
-        0, description="items that may be lost: a count or a percentage"
+    severity: Annotated[Severity, Field(strict=False)] | None = Field(
+        None, description="default: blocking; advisory for the judge's metrics"
     )
+    scope: Annotated[Scope, Field(strict=False)] = Scope.BENCHMARK
+    max_items: Positive | None = None
+    max_lost: _Lost = Field(0, description="items that may be lost: a count or a percentage")
 
     @model_validator(mode="after")
     def _one_bound(self) -> RuleSettings:
@@ -64,15 +160,21 @@ class RuleSettings(Strict):
             kinds = ", ".join(k.value for k in BoundKind)
             found = " and ".join(given) if given else "no bound"
             raise ValueError(f"found {found}, expected exactly one of {kinds}")
-        self.bound()
         return self
 
     def bound(self) -> Bound:
-        """The one bound, parsed.  Raises ValueError naming what is wrong with its text."""
+        """The one bound, parsed."""
         kind = next(k for k in BoundKind if getattr(self, k.value) is not None)
         raw = getattr(self, kind.value)
-        text = raw if isinstance(raw, str) else f"{raw:g}"
-        return Bound(kind=kind, value=_PARSERS[kind](text), text=text)
+        if isinstance(raw, str):
+            return Bound(kind=kind, value=_PARSERS[kind](raw), text=raw)
+        return Bound(kind=kind, value=raw, text=f"{raw:g}")
+
+    def effective_severity(self) -> Severity:
+        """As written, else blocking; a judge's opinion blocks only where the policy says so."""
+        if self.severity is not None:
+            return self.severity
+        return Severity.ADVISORY if self.metric in JUDGE_METRICS else Severity.BLOCKING
 
     def lost(self) -> MaxLost:
         if isinstance(self.max_lost, str):
@@ -89,7 +191,7 @@ class Corpus(Strict):
     """Text to score: a local file (`path`) or a corpus known by name (wikitext2, c4)."""
 
     name: Name
-    path: str | None = Field(None, description=".txt (documents separated by blank lines), .jsonl or .parquet")
+    path: Text | None = Field(None, description=".txt (documents separated by blank lines), .jsonl or .parquet")
     text_field: str = "text"
     window: Annotated[int, Field(ge=2)] = 2048
     stride: Positive = 512
@@ -119,10 +221,10 @@ class PerplexityStage(StageSettings):
 class Task(Strict):
     """One lm-eval task or group."""
 
-    task: str
+    task: Text
     fewshot: Annotated[int, Field(ge=0)] | None = Field(None, description="examples in the prompt; default: the task's")
     fewshot_sampler: Literal["per_document", "first_n"] = "per_document"
-    sample: _Percent | Positive | None = Field(None, description="seeded random sample: 20% or a count")
+    sample: _Sample | None = Field(None, description="seeded random sample: 20% or a count")
     chat: bool = Field(False, description="apply the chat template")
     max_new_tokens: Positive | None = None
     unsafe_code: bool = Field(False, description="allow a task that executes what the model wrote")
@@ -133,16 +235,16 @@ class LmEvalStage(StageSettings):
     """lm-eval tasks; lm-eval defines prompts and scores, the gate owns the schedule."""
 
     kind: Literal["lm_eval"]
-    include_path: str | None = None
+    include_path: Text | None = Field(None, description="folder with local task YAML")
     tasks: Annotated[list[Task], Field(min_length=1)]
 
 
 class Judge(Strict):
     """An OpenAI-compatible endpoint that scores answers against a rubric; advisory."""
 
-    url: str
-    model: str
-    rubric: str
+    url: Text
+    model: Text
+    rubric: Text
     api_key_env: str | None = Field(None, description="name of the environment variable that holds the key")
 
 
@@ -150,20 +252,40 @@ class DomainStage(StageSettings):
     """The team's own held-out set: JSON Lines of {id, input, expected, category, choices?}."""
 
     kind: Literal["domain"]
-    data: str
-    template: str = Field("{input}", description="plain text with {input}, {id}, {category}")
+    data: Text
+    template: Annotated[str, AfterValidator(_template)] = Field(
+        "{input}", description="plain text with {input}, {id}, {category}; {{ and }} for braces"
+    )
     chat: bool = False
     match: Literal["exact", "contains", "regex", "numeric", "choice", "json"]
     tolerance: Annotated[float, Field(ge=0)] = Field(0.0, description="numeric: largest absolute difference")
     json_fields: list[str] | None = Field(None, description="json: fields that must be equal; default: all expected")
-    sample: _Percent | Positive | None = None
+    sample: _Sample | None = Field(None, description="seeded random sample: 20% or a count")
     max_new_tokens: Positive = 64
     stop: list[str] = Field(default_factory=list)
-    text_metrics: list[Literal["macro_f1", "rouge_l", "bleu", "chrf", "invalid_json_rate"]] = Field(
-        default_factory=list
+    text_metrics: list[TextMetric] = Field(
+        default_factory=list, description="reported besides accuracy; those that rules name are added by themselves"
     )
     judge: Judge | None = None
     rules: Annotated[list[RuleSettings], Field(min_length=1)]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _measure_what_rules_ask(cls, data: Any) -> Any:
+        """Adds the text metrics that rules name: what is measured, and stored, must not hide in the rules."""
+        if not isinstance(data, dict) or not isinstance(data.get("rules"), list):
+            return data
+        listed = data.get("text_metrics", [])
+        asked = [r.get("metric") if isinstance(r, dict) else getattr(r, "metric", None) for r in data["rules"]]
+        if not isinstance(listed, list):
+            return data
+        missing = [m for m in TEXT_METRICS if m in asked and m not in listed]
+        return {**data, "text_metrics": [*listed, *missing]} if missing else data
+
+    @property
+    def wanted_text_metrics(self) -> tuple[str, ...]:
+        """Text metrics to compute: those listed and those that a rule names."""
+        return tuple(dict.fromkeys(self.text_metrics))
 
 
 class ProfileStage(StageSettings):
@@ -183,7 +305,7 @@ Stage = PerplexityStage | LmEvalStage | DomainStage | ProfileStage
 class CheckpointSettings(Strict):
     """A named checkpoint for --baseline and --candidate, with how to load it."""
 
-    path: str
+    path: Text
     load: dict[str, Any] = Field(default_factory=dict)
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     tokenizer: str | None = None
@@ -192,7 +314,7 @@ class CheckpointSettings(Strict):
 class Policy(Strict):
     """What a candidate must keep.  Only `version` and `stages` are required."""
 
-    version: Literal[1]
+    version: Annotated[Literal[1], BeforeValidator(_version)]
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = Field(0.95, description="one-sided, per side and rule")
     seed: int = 0
     on_inconclusive: Literal["fail", "warn"] = "fail"
@@ -202,20 +324,11 @@ class Policy(Strict):
     checkpoints: dict[Name, CheckpointSettings] = Field(default_factory=dict)
     stages: Annotated[list[Annotated[Stage, Field(discriminator="kind")]], Field(min_length=1)]
 
-    @field_validator("stages")
-    @classmethod
-    def _unique_names(cls, stages: list[Stage]) -> list[Stage]:
-        names = [s.name for s in stages]
-        twice = sorted({n for n in names if names.count(n) > 1})
-        if twice:
-            raise ValueError(f"stage names must be unique, found twice: {', '.join(twice)}")
-        return stages
-
 
 def split(stage: Stage) -> tuple[tuple[str, Stage], ...]:
     """The stage cut into its sources: (source, the same stage with that source alone).
 
-    A source is what is measured, stored and paired as one: a corpus, a task, a data set.
+    A source is what is measured, stored and paired as one: a corpus, a task, a data set, a profile.
     """
     match stage:
         case PerplexityStage():
@@ -224,6 +337,14 @@ def split(stage: Stage) -> tuple[tuple[str, Stage], ...]:
             return tuple((t.task, stage.model_copy(update={"tasks": [t]})) for t in stage.tasks)
         case DomainStage() | ProfileStage():
             return ((stage.name, stage),)
+
+
+def sample_size(sample: int | str | None, available: int) -> int:
+    """Number of items that `sample` takes from `available`: all of them, a share (rounded), or a count."""
+    if sample is None:
+        return available
+    wanted = sample if isinstance(sample, int) else round(units.percent(sample) * available)
+    return min(wanted, available)
 
 
 Location = tuple[str | int, ...]
@@ -270,7 +391,7 @@ def planned_rules(policy: Policy, lines: dict[Location, int]) -> tuple[Rule, ...
                 bound=bound,
                 by=settings.by,
                 batch=settings.batch,
-                severity=settings.severity,
+                severity=settings.effective_severity(),
                 scope=settings.scope,
                 max_items=settings.max_items,
                 max_lost=settings.lost(),
@@ -278,36 +399,3 @@ def planned_rules(policy: Policy, lines: dict[Location, int]) -> tuple[Rule, ...
             )
         )
     return tuple(planned)
-
-
-def rule_problems(policy: Policy) -> Iterator[tuple[Location, str]]:
-    """What pydantic cannot see: unknown metrics, bounds that make no sense for them, clashing ids."""
-    seen: set[str] = set()
-    for stage, _, rule, location in rule_settings(policy):
-        known = metrics.BY_KIND.get(stage.kind)
-        bound = rule.bound()
-        if known is not None:
-            metric = known.get(rule.metric)
-            if metric is None:
-                yield location, f"unknown metric {rule.metric!r}, expected one of {', '.join(sorted(known))}"
-            elif bound.kind not in metrics.BOUNDS[metric.estimand]:
-                fitting = ", ".join(sorted(metrics.BOUNDS[metric.estimand]))
-                yield location, f"{bound.kind} does not fit {rule.metric}, expected one of {fitting}"
-            elif rule.metric in metrics.ADVISORY_ONLY and rule.severity is Severity.BLOCKING:
-                yield location, f"{rule.metric} is a percentile without a valid interval: set severity: advisory"
-        if rule.corpus is not None and not isinstance(stage, PerplexityStage):
-            yield location, "corpus is for perplexity rules only"
-        if rule.batch is not None and not (isinstance(stage, ProfileStage) and rule.batch in stage.batch_sizes):
-            yield location, f"batch {rule.batch} is not among the batch_sizes of a profile stage"
-        if rule.by is not None and not isinstance(stage, DomainStage | LmEvalStage):
-            yield location, "by is for lm_eval and domain rules only"
-    for stage_index, stage in enumerate(policy.stages):
-        if isinstance(stage, PerplexityStage):
-            names = [c.name for c in stage.corpora]
-            for r, rule in enumerate(stage.rules):
-                if rule.corpus is not None and rule.corpus not in names:
-                    yield ("stages", stage_index, "rules", r), f"corpus {rule.corpus!r} is not among {names}"
-    for planned, (_, _, _, location) in zip(planned_rules(policy, {}), rule_settings(policy), strict=True):
-        if planned.id in seen:
-            yield location, f"rule id {planned.id!r} is used twice: give one of them an `id:`"
-        seen.add(planned.id)

@@ -1,25 +1,26 @@
 """Quantities as people write them in a policy: `5%`, `3pp`, `24GiB`, `200ms`, `20min`, `1.5x`.
 
-Pure: text → number in base units (rate, bytes, seconds, ratio).
+Pure: text → number in base units (rate, bytes, seconds, ratio).  Never guesses a missing unit.
 """
 
 from __future__ import annotations
 
 import re
 
-_NUMBER = r"(?P<number>\d+(?:\.\d+)?)"
+_NUMBER = r"(?P<number>\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)"  # YAML 1.1 hands `1e-3` over as text
 _BYTES = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 _SECONDS = {"ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0}
 
-PERCENT_PATTERN = r"^\d+(\.\d+)?%$"
-POINTS_PATTERN = r"^\d+(\.\d+)?pp$"
-SPEEDUP_PATTERN = r"^\d+(\.\d+)?x?$"
-DURATION_PATTERN = r"^\d+(\.\d+)?(ms|s|min|h)$"
-QUANTITY_PATTERN = r"^\d+(\.\d+)?(%|B|KB|MB|GB|KiB|MiB|GiB|TiB|ms|s|min|h)?$"
+# For the JSON Schema, so that editors complain where the parsers below would.
+PERCENT_PATTERN = r"^\d+(\.\d+)?\s*%$"
+POINTS_PATTERN = r"^\d+(\.\d+)?\s*pp$"
+SPEEDUP_PATTERN = r"^\d+(\.\d+)?\s*x?$"
+DURATION_PATTERN = r"^\d+(\.\d+)?\s*(ms|s|min|h)$"
+QUANTITY_PATTERN = r"^\d+(\.\d+)?([eE][+-]?\d+)?\s*(%|B|KB|MB|GB|KiB|MiB|GiB|TiB|ms|s|min|h)?$"
 
 
 def _split(text: str, units: str, expected: str) -> tuple[float, str]:
-    match = re.fullmatch(rf"{_NUMBER}\s*(?P<unit>{units})", text.strip())
+    match = re.fullmatch(rf"{_NUMBER}\s*(?P<unit>{units})", text.strip(), re.ASCII)
     if match is None:
         raise ValueError(f"found {text!r}, expected {expected}")
     return float(match["number"]), match["unit"]
@@ -48,8 +49,18 @@ def duration_seconds(text: str) -> float:
 
 def quantity(text: str) -> float:
     """A plain number, a percentage, bytes or a duration, in base units: `24GiB`, `200ms`, `2%`, `0.9`."""
-    units = "|".join(["%", *_BYTES, *_SECONDS, ""])
-    number, unit = _split(text, units, "a number, optionally with %, a byte unit (24GiB) or a time unit (200ms)")
+    number, unit = _quantity(text)
     if unit == "%":
         return number / 100
     return number * (_BYTES.get(unit) or _SECONDS.get(unit) or 1.0)
+
+
+def dimension(text: str) -> str:
+    """What kind of quantity a text is: `bytes`, `seconds`, `share` (a percentage) or `number`."""
+    unit = _quantity(text)[1]
+    return "bytes" if unit in _BYTES else "seconds" if unit in _SECONDS else "share" if unit == "%" else "number"
+
+
+def _quantity(text: str) -> tuple[float, str]:
+    units = "|".join(["%", *_BYTES, *_SECONDS, ""])
+    return _split(text, units, "a number, optionally with %, a byte unit (24GiB) or a time unit (200ms)")

@@ -11,10 +11,12 @@ ROOT = Path(__file__).parent.parent
 GATE = ROOT / "gate"
 
 LAYERS: tuple[frozenset[str], ...] = (
+    frozenset({"__main__"}),
     frozenset({"cli"}),
-    frozenset({"console", "demo"}),
+    frozenset({"console", "demo", "outputs"}),
     frozenset({"pipeline"}),
-    frozenset({"outputs", "evidence"}),
+    frozenset({"stage_run"}),
+    frozenset({"evidence"}),
     frozenset({"launch", "worker", "store", "reports"}),
     frozenset({"stages"}),
     frozenset({"backends", "checkpoint", "environment"}),
@@ -23,13 +25,21 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"records"}),
     frozenset({"errors"}),
 )
-"""Top to bottom.  A module not named here takes the place of its `HOME`."""
+"""Top to bottom.  A module that is not named here takes the place of its `HOME`."""
 
 HOME = {
-    "frames": "launch",
+    "child": "launch",
+    "document": "policy",
+    "frames": "records",
     "intake": "checkpoint",
     "metrics": "records",
+    "policy_file": "policy",
+    "policy_mistakes": "policy",
+    "policy_problems": "policy",
+    "task_catalog": "records",
+    "template": "records",
     "units": "records",
+    "wire": "records",
 }
 
 HEAVY = frozenset({"torch", "transformers", "vllm", "lm_eval", "datasets", "llmcompressor"})

@@ -1,0 +1,9 @@
+"""Checkpoints on disk: where they are, what they are, and whether all of them is there.
+
+Static: reads files and headers, never loads a model, never imports torch or transformers.
+"""
+
+from gate.checkpoint.identity import Inspected, describe, inspect
+from gate.checkpoint.reference import ResolvedCheckpoint, fetch, resolve
+
+__all__ = ["Inspected", "ResolvedCheckpoint", "describe", "fetch", "inspect", "resolve"]

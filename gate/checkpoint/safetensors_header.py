@@ -1,0 +1,119 @@
+"""What one safetensors file says it holds: names, dtypes, shapes and places of its tensors.
+
+Must not trust the file: every offset is checked against the bytes that are there before anything is read.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gate.errors import CheckpointError, Refused
+
+MAX_HEADER_BYTES = 10 * 2**20
+LFS_POINTER = b"version https://git-lfs"
+
+BITS = {
+    **dict.fromkeys(("BOOL", "U8", "I8"), 8),
+    **dict.fromkeys(("F8_E4M3", "F8_E5M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ"), 8),
+    **dict.fromkeys(("U16", "I16", "F16", "BF16"), 16),
+    **dict.fromkeys(("U32", "I32", "F32"), 32),
+    **dict.fromkeys(("U64", "I64", "F64", "C64"), 64),
+    **dict.fromkeys(("F6_E2M3", "F6_E3M2"), 6),
+    "F4": 4,
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Tensor:
+    """One tensor of one file; it fills the bytes [begin, end) of the file."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    begin: int
+    end: int
+
+    @property
+    def numel(self) -> int:
+        return math.prod(self.shape)
+
+
+def read(path: Path) -> tuple[Tensor, ...]:
+    """The tensors of a safetensors file in the order of their bytes.
+
+    Raises:
+        CheckpointError: the file is a git-lfs pointer, truncated, or not safetensors at all.
+        Refused: the header lies: holes, overlaps, trailing bytes, duplicate names, sizes that contradict shapes.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        start = file.read(len(LFS_POINTER))
+        if start == LFS_POINTER:
+            raise CheckpointError(
+                f"{path} is a git-lfs pointer of {size} bytes, expected the weights: run `git lfs pull` there"
+            )
+        if size < 8:
+            raise CheckpointError(f"{path} has {size} bytes, expected a safetensors file: download it again")
+        header_bytes = int.from_bytes(start[:8], "little")
+        if header_bytes > MAX_HEADER_BYTES:
+            raise Refused(
+                f"{path} announces a header of {header_bytes} bytes, expected at most {MAX_HEADER_BYTES}: "
+                "it is not a safetensors file, or not an honest one"
+            )
+        if 8 + header_bytes > size:
+            raise _truncated(path, size, 8 + header_bytes)
+        file.seek(8)
+        raw = file.read(header_bytes)
+    try:
+        header = json.loads(raw, object_pairs_hook=lambda pairs: _no_duplicates(path, pairs))
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as problem:
+        raise CheckpointError(f"{path} has an unreadable header ({problem}): download it again") from problem
+    if not isinstance(header, dict):
+        raise CheckpointError(f"{path} has a header that is no JSON object: download it again")
+    header.pop("__metadata__", None)
+    tensors = sorted(
+        (_tensor(path, name, entry, 8 + header_bytes) for name, entry in header.items()),
+        key=lambda t: (t.begin, t.end),
+    )
+    expected = 8 + header_bytes
+    for tensor in tensors:
+        if tensor.begin != expected:
+            raise Refused(f"{path}: tensor {tensor.name!r} begins at byte {tensor.begin}, expected {expected}: "
+                          "the file has a hole or an overlap")  # fmt: skip
+        expected = tensor.end
+    if expected > size:
+        raise _truncated(path, size, expected)
+    if expected < size:
+        raise Refused(f"{path} has {size} bytes, its header accounts for {expected}: unexplained bytes at the end")
+    return tuple(tensors)
+
+
+def _truncated(path: Path, size: int, expected: int) -> CheckpointError:
+    return CheckpointError(
+        f"{path} is truncated: found {size} bytes, its header promises {expected}: finish or repeat the download"
+    )
+
+
+def _no_duplicates(path: Path, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    twice = [name for name, count in Counter(name for name, _ in pairs).items() if count > 1]
+    if twice:
+        raise Refused(f"{path} names {twice[0]!r} twice in its header, expected every name once")
+    return dict(pairs)
+
+
+def _tensor(path: Path, name: str, entry: Any, data_begin: int) -> Tensor:
+    try:
+        dtype, shape, (begin, end) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
+        bits = BITS[dtype]
+        honest = all(type(n) is int and n >= 0 for n in (*shape, begin, end))
+    except (KeyError, TypeError, ValueError) as problem:
+        raise Refused(f"{path}: tensor {name!r} is described as {entry!r}, expected a known dtype, a shape and "
+                      "two offsets") from problem  # fmt: skip
+    if not honest or (end - begin) * 8 != math.prod(shape) * bits:
+        raise Refused(f"{path}: tensor {name!r} is described as {entry!r}: its bytes do not fit its shape")
+    return Tensor(name=name, dtype=dtype, shape=shape, begin=data_begin + begin, end=data_begin + end)

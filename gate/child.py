@@ -1,0 +1,191 @@
+"""A measuring child as a process: its environment, its pipes, its death, the end of its log.
+
+Knows nothing of requests and measurements; `launch` speaks with it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import select
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+from gate.errors import UsageError
+from gate.frames import Frame, Sender, Unpacker
+
+OFFLINE = {
+    "HF_HUB_OFFLINE": "1",
+    "HF_DATASETS_OFFLINE": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "DO_NOT_TRACK": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+"""Set in every child: the gate downloads beforehand (`gate fetch`), the child measures."""
+
+TAIL_BYTES = 4096
+END_SECONDS = 5.0
+"""How long a child that closes its pipe, or is asked to end, may take to be gone."""
+
+_HEARTBEAT_SECONDS = 5.0
+_STACKS_SECONDS = 0.5
+_TICK_SECONDS = 0.25
+_READ_BYTES = 1 << 20
+_SECRET_NAME = re.compile(
+    r"(^|_)(TOKENS?|SECRETS?|PASS|PASSWORD|PASSWD|CREDENTIALS?|KEY|AUTH)(_|$)|(TOKEN|SECRET|PASSWORD|APIKEY|_PWD)$|^AWS_"
+)
+_SECRET_VALUE = re.compile(r"://[^/\s@]*:[^/\s@]+@")
+
+
+def environment(parent: Mapping[str, str], *, keep: Collection[str], device: str) -> dict[str, str]:
+    """The child's environment: offline, without what looks like a secret (by name, or a URL with a password).
+
+    Args:
+        keep: names that are passed on although they look like secrets.
+    """
+    kept = {
+        name: value
+        for name, value in parent.items()
+        if name in keep or not (_SECRET_NAME.search(name.upper()) or _SECRET_VALUE.search(value))
+    }
+    no_gpu = {"CUDA_VISIBLE_DEVICES": ""} if device == "cpu" else {}
+    return {**kept, **OFFLINE, **no_gpu}
+
+
+class Ended(Exception):
+    """The child has ended or closed its pipe: `Child.epitaph` says how."""
+
+
+class Child:
+    """One process in a session of its own, with a pipe for requests and one for replies."""
+
+    def __init__(self, *, interpreter: str, env: Mapping[str, str], log: Path, silence_seconds: float) -> None:
+        """Start it.  Raises UsageError when the interpreter cannot be run."""
+        self.log = log
+        self._oom_kills = _kernel_oom_kills()
+        self._unpacker = Unpacker()
+        log.parent.mkdir(parents=True, exist_ok=True)
+        child_reads, self._requests = os.pipe()
+        self._replies, child_writes = os.pipe()
+        self.send = Sender(self._requests).send
+        try:
+            with log.open("ab") as output:
+                self._log_start = output.tell()
+                self._process = subprocess.Popen(
+                    [
+                        *(interpreter, "-P", "-m", "gate.worker", str(child_reads), str(child_writes)),
+                        f"{min(_HEARTBEAT_SECONDS, silence_seconds / 4):g}",
+                        # Linux reports the death of the *thread* that started it, so only the main one may ask for it
+                        "1" if threading.current_thread() is threading.main_thread() else "0",
+                    ],
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=output,
+                    pass_fds=(child_reads, child_writes),
+                    env=dict(env),
+                    start_new_session=True,
+                )
+        except OSError as problem:
+            os.close(self._requests)
+            os.close(self._replies)
+            raise UsageError(f"cannot run the interpreter {interpreter!r}: {problem.strerror}") from problem
+        finally:
+            os.close(child_reads)
+            os.close(child_writes)
+        self.alive = True
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def next_frame(self, until: float) -> Frame | None:
+        """The next frame, or None when the monotonic time `until` passes first.  Raises Ended, FrameError."""
+        for frame in self._unpacker.feed(b""):
+            return frame
+        poller = select.poll()
+        poller.register(self._replies, select.POLLIN)
+        while True:
+            left = until - time.monotonic()
+            if poller.poll(max(0.0, min(left, _TICK_SECONDS)) * 1000):
+                data = os.read(self._replies, _READ_BYTES)
+                if not data:
+                    raise Ended
+                for frame in self._unpacker.feed(data):
+                    return frame
+            elif self._process.poll() is not None:  # a process that it forked may hold its pipe open
+                raise Ended
+            elif left <= 0:
+                return None
+
+    def epitaph(self) -> tuple[str, str]:
+        """(kind, how the child ended) after Ended; kills what is left of it."""
+        try:
+            status = self._process.wait(END_SECONDS)
+        except subprocess.TimeoutExpired:
+            return "protocol", "closed its pipe"
+        finally:
+            self.kill()
+        if status >= 0:
+            return "crashed", f"exited with status {status}"
+        if -status != signal.SIGKILL:
+            return "crashed", f"was killed by {signal.Signals(-status).name}"
+        reason = "an out-of-memory kill is the usual cause"
+        before, after = self._oom_kills, _kernel_oom_kills()
+        if before is not None and after is not None and after > before:
+            reason += f", and this machine counts {after - before} since the worker started"
+        return "killed", f"was killed by SIGKILL ({reason})"
+
+    def show_stacks(self) -> None:
+        """Make a hung child write its Python stacks to the log."""
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGUSR1)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(_STACKS_SECONDS)
+
+    def end(self) -> None:
+        """Ask it to end, then kill what is left of it and its descendants.  May be called again."""
+        if not self.alive:
+            return
+        try:
+            self.send({"op": "close"})
+            self._process.wait(END_SECONDS)
+        except (OSError, subprocess.TimeoutExpired):
+            pass  # already gone, or busy
+        finally:
+            self.kill()
+
+    def kill(self) -> None:
+        """SIGKILL to its whole group, reap it, close the pipes.  May be called again."""
+        if not self.alive:
+            return
+        self.alive = False
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)  # it leads its own session, so its pid names the group
+        self._process.wait()
+        os.close(self._requests)
+        os.close(self._replies)
+
+    def tail(self) -> str:
+        """The end of what it wrote to its log, without the progress bars that were overwritten."""
+        with self.log.open("rb") as file:
+            end = file.seek(0, os.SEEK_END)
+            file.seek(max(self._log_start, end - TAIL_BYTES))
+            text = file.read().decode("utf-8", errors="replace")
+        return re.sub(r"[^\n]*\r(?!\n)", "", text).strip()
+
+
+def _kernel_oom_kills() -> int | None:
+    """How many processes this machine's kernel has killed for memory, where it says so."""
+    if sys.platform != "linux":
+        return None
+    counters = Path("/proc/vmstat").read_text(encoding="ascii")
+    found = re.search(r"^oom_kill (\d+)$", counters, re.MULTILINE)
+    return int(found[1]) if found else None

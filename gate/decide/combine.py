@@ -1,0 +1,159 @@
+"""All findings → the verdict of a stage and of the run.
+
+Pure.  Starts from what was planned: evidence that is missing is never a pass.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from gate.decide.estimate import margin
+from gate.errors import ExitCode
+from gate.records import Finding, Rule, Severity, StageResult, Status
+
+_EXIT_CODES = {
+    Status.PASS: ExitCode.PASS,
+    Status.REGRESSION: ExitCode.REGRESSION,
+    Status.INCONCLUSIVE: ExitCode.INCONCLUSIVE,
+    Status.ERROR: ExitCode.ERROR,
+    Status.REFUSED: ExitCode.REFUSED,
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Decision:
+    """The run's status and the ids of the rules that decide it, worst first."""
+
+    status: Status
+    deciding: tuple[str, ...]
+
+
+def stage_status(findings: Sequence[Finding]) -> Status:
+    """The worst of a stage's blocking findings: REFUSED, ERROR, REGRESSION, INCONCLUSIVE, PASS.
+
+    No findings at all are an ERROR.  A blocking rule that was skipped, or guard rails without any evidence and
+    nothing beside them, leave the stage INCONCLUSIVE.  A stage with advisory rules only passes
+    unless it learnt nothing.
+    """
+    if not findings:
+        return Status.ERROR
+    blocking = [f for f in findings if f.rule.severity is Severity.BLOCKING]
+    if not blocking:
+        learnt = any(f.estimate is not None for f in findings)
+        return Status.PASS if learnt else Status.INCONCLUSIVE
+    return _worst({_counted(f) for f in blocking})
+
+
+def combine(planned: tuple[Rule, ...], stages: tuple[StageResult, ...], restricted: bool) -> Decision:
+    """The verdict over all stages.
+
+    REFUSED > REGRESSION that stopped the run > ERROR > REGRESSION > INCONCLUSIVE > PASS.  Every planned blocking
+    rule must have a finding unless its stage was skipped; skipped rules, and a `restricted` run, forbid a PASS.
+    Advisory findings never decide; a guard rail (`by`) counts only when it is red, missing or broken.
+    Nothing blocking planned is an ERROR: a gate that asks nothing must not be green.
+    """
+    rules = [r for r in planned if r.severity is Severity.BLOCKING]
+    verdicts = dict(_verdicts(rules, stages, restricted))
+    if any(s.status is Status.REFUSED for s in stages) or Status.REFUSED in verdicts.values():
+        return _decision(Status.REFUSED, verdicts, stages)
+    if not rules:
+        return Decision(status=Status.ERROR, deciding=())
+    if not restricted and _stopped_by_regression(stages):
+        return _decision(Status.REGRESSION, verdicts, stages)
+    status = _worst(set(verdicts.values()))
+    if restricted and status is Status.PASS:
+        # Only part of the policy was asked: what was asked holds, and that is all that can be said.
+        return Decision(status=Status.INCONCLUSIVE, deciding=_decision(Status.PASS, verdicts, stages).deciding)
+    return _decision(status, verdicts, stages)
+
+
+def exit_code(status: Status, on_inconclusive: str) -> int:
+    """The process exit code; `on_inconclusive` is the policy's `fail` or `warn`.
+
+    Raises:
+        ValueError: SKIPPED, which is no verdict, or an unknown `on_inconclusive`.
+    """
+    if on_inconclusive not in ("fail", "warn"):
+        raise ValueError(f"found on_inconclusive {on_inconclusive!r}, expected fail or warn")
+    if status not in _EXIT_CODES:
+        raise ValueError(f"found {status} for a run, expected a verdict: {', '.join(_EXIT_CODES)}")
+    if status is Status.INCONCLUSIVE and on_inconclusive == "warn":
+        return int(ExitCode.PASS)
+    return int(_EXIT_CODES[status])
+
+
+def _counted(finding: Finding) -> Status | None:
+    """What a blocking finding counts as; None for a guard rail without evidence, which neither blocks nor passes."""
+    if finding.status is Status.SKIPPED:
+        return Status.INCONCLUSIVE
+    if finding.rule.by is not None and finding.status is Status.INCONCLUSIVE:
+        return None
+    return finding.status
+
+
+def _worst(statuses: set[Status | None]) -> Status:
+    for status in (Status.REFUSED, Status.ERROR, Status.REGRESSION, Status.INCONCLUSIVE):
+        if status in statuses:
+            return status
+    return Status.PASS if Status.PASS in statuses else Status.INCONCLUSIVE
+
+
+def _verdicts(
+    rules: Sequence[Rule], stages: Sequence[StageResult], restricted: bool
+) -> Iterator[tuple[str, Status | None]]:
+    """What every blocking rule counts as, by id: planned ones in order, then found ones that nobody planned."""
+    found = _blocking(stages)
+    by_name = {s.name: s for s in stages}
+    for rule in rules:
+        stage = by_name.get(rule.stage)
+        if rule.id in found:
+            yield rule.id, _counted(found[rule.id])
+        elif stage is None:
+            yield rule.id, Status.INCONCLUSIVE if restricted else Status.ERROR
+        else:
+            yield rule.id, Status.INCONCLUSIVE if stage.status is Status.SKIPPED else Status.ERROR
+    planned = {rule.id for rule in rules}
+    for identifier, finding in found.items():
+        if identifier not in planned:
+            yield identifier, _counted(finding)
+
+
+def _blocking(stages: Sequence[StageResult]) -> dict[str, Finding]:
+    """The blocking findings by rule id; of two with one id, the worse counts."""
+    found: dict[str, Finding] = {}
+    for finding in (f for s in stages for f in s.findings if f.rule.severity is Severity.BLOCKING):
+        known = found.get(finding.rule.id)
+        if known is None or _worst({known.status, finding.status}) is not known.status:
+            found[finding.rule.id] = finding
+    return found
+
+
+def _stopped_by_regression(stages: Sequence[StageResult]) -> bool:
+    """A blocking REGRESSION is the last thing before something was skipped."""
+    last: StageResult | None = None
+    for stage in stages:
+        if stage.status is not Status.SKIPPED:
+            last = stage
+        if last is None:
+            continue
+        statuses = {f.status for f in last.findings if f.rule.severity is Severity.BLOCKING}
+        skipped = stage.status is Status.SKIPPED or any(f.status is Status.SKIPPED for f in stage.findings)
+        if skipped and Status.REGRESSION in statuses:
+            return True
+    return False
+
+
+def _decision(status: Status, verdicts: Mapping[str, Status | None], stages: Sequence[StageResult]) -> Decision:
+    found = _blocking(stages)
+
+    def beyond(identifier: str) -> float:
+        finding = found.get(identifier)
+        if finding is None or finding.estimate is None or finding.interval is None:
+            return -math.inf  # nothing to rank it by: after those with numbers, in the order planned
+        limits = finding.interval.low, finding.interval.high
+        return margin(finding.estimate, limits, finding.rule.bound)
+
+    deciding = sorted((i for i, s in verdicts.items() if s is status), key=beyond, reverse=True)
+    return Decision(status=status, deciding=tuple(deciding))

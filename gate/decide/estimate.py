@@ -1,0 +1,148 @@
+"""What an estimand yields for a rule: a number and limits on the scale of the bound, at any confidence.
+
+Pure.  Knows how rules compare (`harm <= bound`), not how anything is estimated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from gate.records import Bound, BoundKind, Direction, Metric, Status
+from gate.stats import Limits
+from gate.stats.quantiles import z
+
+POWER = 0.8
+"""Power at which the smallest resolvable drop and the items needed are stated."""
+
+_LARGER_IS_WORSE = frozenset({BoundKind.MAX_DROP, BoundKind.MAX_INCREASE, BoundKind.MAX})
+
+NOUN = {
+    BoundKind.MAX_DROP: "drop",
+    BoundKind.MAX_INCREASE: "increase",
+    BoundKind.MIN_RETAINED: "share retained",
+    BoundKind.MIN_SPEEDUP: "speed-up",
+    BoundKind.MAX: "value",
+    BoundKind.MIN: "value",
+}
+"""What the numbers of a finding are, by kind of bound."""
+
+Span = tuple[float, float]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Estimate:
+    """Evidence on one rule, on the scale of its bound.
+
+    Attributes:
+        baseline, candidate: the metric's values, as people know them.
+        value: the drop, increase, ratio or value that the bound limits.
+        limits: one-sided confidence → (low, high), for `value`.
+        method: names from `stats.METHODS`, joined by `+` where the wider of several counts.
+        counts: sufficient statistics.
+        n_paired: items the estimate rests on.
+        n_lost: items expected that it does not rest on.
+        detectable: the smallest distance from no change that this many items resolve, or None.
+        undecidable: why nothing may be concluded whatever the limits, or None.
+        cautions: what the reader should know about the limits.
+    """
+
+    baseline: float | None
+    candidate: float
+    value: float
+    limits: Callable[[float], Span]
+    method: str
+    counts: Mapping[str, float]
+    n_paired: int
+    n_lost: int
+    detectable: float | None
+    undecidable: str | None
+    cautions: tuple[str, ...]
+
+
+def span(limits: Limits) -> Span:
+    """The two ends of a stats result."""
+    return limits.low, limits.high
+
+
+def hull(*spans: Span) -> Span:
+    """The smallest interval that holds them all."""
+    return min(s[0] for s in spans), max(s[1] for s in spans)
+
+
+def larger_is_worse(kind: BoundKind) -> bool:
+    return kind in _LARGER_IS_WORSE
+
+
+def harm(kind: BoundKind, value: float) -> float:
+    """How bad `value` is: comparisons read `harm(value) <= harm(bound)` for every kind of bound."""
+    return value if kind in _LARGER_IS_WORSE else -value
+
+
+def decide(limits: Span, bound: Bound) -> Status:
+    """PASS when the whole interval keeps the bound, REGRESSION when none of it does, else INCONCLUSIVE."""
+    least, most = sorted(harm(bound.kind, end) for end in limits)
+    limit = harm(bound.kind, bound.value)
+    if most <= limit:
+        return Status.PASS
+    if least > limit:
+        return Status.REGRESSION
+    return Status.INCONCLUSIVE
+
+
+def margin(value: float, limits: Span, bound: Bound) -> float:
+    """How far beyond the bound, in half-widths of the interval: what `worst first` sorts by."""
+    half = max((limits[1] - limits[0]) / 2, 1e-300)
+    return (harm(bound.kind, value) - harm(bound.kind, bound.value)) / half
+
+
+def p_value(estimate: Estimate, bound: Bound, at_most: float) -> float:
+    """Smallest α at which the interval with one-sided confidence 1 − α lies beyond the bound; 1 above `at_most`.
+
+    The intervals shrink as α grows, so a bisection on log α finds it, to 1 % and from above.
+    """
+    low, high = 1e-12, at_most
+
+    def beyond(alpha: float) -> bool:
+        return decide(estimate.limits(1 - alpha), bound) is Status.REGRESSION
+
+    if not beyond(high):
+        return 1.0
+    if beyond(low):
+        return low
+    while high / low > 1.01:
+        middle = (low * high) ** 0.5
+        low, high = (low, middle) if beyond(middle) else (middle, high)
+    return high
+
+
+def points_against(metric: Metric, kind: BoundKind) -> str | None:
+    """Why this bound would punish an improvement of this metric, or None."""
+    lower = metric.direction is Direction.LOWER_IS_BETTER
+    if kind in (BoundKind.MAX_DROP, BoundKind.MIN_RETAINED) and lower:
+        return f"{metric.name} is better when lower, so {kind} would punish an improvement: use max or max_increase"
+    if kind is BoundKind.MAX_INCREASE and not lower:
+        return f"{metric.name} is better when higher, so {kind} would punish an improvement: use min or min_retained"
+    return None
+
+
+def resolution_factor(confidence: float) -> float:
+    """z at the confidence plus z at the power: 2.486 at 0.95 and 0.8."""
+    return z(confidence) + z(POWER)
+
+
+def n_needed(estimate: Estimate, limits: Span, bound: Bound, confidence: float) -> int | None:
+    """About how many items would decide, if the estimate is the truth, with power 0.8; None if not foreseeable.
+
+    The half-width h on the side of the bound shrinks like 1/√n, so n·((z_conf + z_power)/z_conf · h/gap)²,
+    gap being the distance from the estimate to the bound.  With no flips at all it shrinks like 1/n: n·h/gap.
+    """
+    gap = abs(estimate.value - bound.value)
+    half = limits[1] - estimate.value if bound.value >= estimate.value else estimate.value - limits[0]
+    if gap == 0 or half <= 0:
+        return None
+    if estimate.counts.get("b") == 0 == estimate.counts.get("c"):
+        needed = estimate.n_paired * half / gap
+    else:
+        needed = estimate.n_paired * (resolution_factor(confidence) / z(confidence) * half / gap) ** 2
+    return int(needed) + 1 if estimate.n_paired < needed < 1e9 else None

@@ -1,0 +1,162 @@
+"""Guard rails: one rule over many groups (subjects, categories), red only by evidence.
+
+Pure.  "Any group down more than the bound" would fail most lossless candidates, and "every group's limit within
+the bound" would never pass; so a group is red only if its margin test survives the correction for all of them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from gate.decide.estimate import NOUN, Estimate, decide, margin, p_value
+from gate.decide.items import ABSOLUTE
+from gate.decide.pairing import Item, Pair, Pairs, check_lost
+from gate.errors import CouldNotMeasure
+from gate.records import BoundKind, Interval, MaxLost, Member, Rule, Status
+from gate.stats.multiplicity import benjamini_hochberg, holm
+
+HOLM_UP_TO = 20
+FALSE_DISCOVERY_RATE = 0.10
+_NAMED = 5
+_ANY_NUMBER = MaxLost(count=10**12, share=None)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Family:
+    """The members, worst first, the worst one's evidence, and what is said of them all."""
+
+    status: Status
+    members: tuple[Member, ...]
+    worst: Estimate
+    reason: str
+
+
+def family(
+    rule: Rule,
+    pairs: Pairs,
+    estimate_of: Callable[[Rule, Pairs, float], Estimate],
+    interval_of: Callable[[Estimate], Interval],
+    confidence: float,
+) -> Family:
+    """Judge every group by itself and all of them together.
+
+    REGRESSION if a member is beyond the bound after Holm (Benjamini–Hochberg at 10 % above 20 members), PASS
+    if the interval of every member keeps the bound, else INCONCLUSIVE: no evidence, and what could be seen.
+
+    Raises:
+        CouldNotMeasure: no item carries a group, too many were lost, or no group can be judged.
+    """
+    check_lost(pairs, rule.max_lost)
+    groups = sorted({p.group for p in pairs.paired if p.group is not None})
+    if not groups:
+        raise CouldNotMeasure(
+            f"{pairs.metric.name}: no item carries a {rule.by}, so there is nothing to look at by {rule.by}"
+        )
+    # A group may lose what the whole may lose; the extremes are taken inside each group.
+    lenient = replace(rule, max_lost=_ANY_NUMBER)
+    judged: dict[str, Estimate] = {}
+    unjudged: dict[str, str] = {}
+    for group in groups:
+        try:
+            judged[group] = estimate_of(lenient, _only(pairs, group), confidence)
+        except CouldNotMeasure as problem:
+            unjudged[group] = str(problem)
+    if not judged:
+        raise CouldNotMeasure(f"no {rule.by} can be judged; {next(iter(unjudged.values()))}")
+    p_values = [p_value(e, rule.bound, at_most=max(1 - confidence, FALSE_DISCOVERY_RATE)) for e in judged.values()]
+    if len(judged) <= HOLM_UP_TO:
+        red, correction = holm(p_values, 1 - confidence), "Holm's correction"
+    else:
+        red, correction = benjamini_hochberg(p_values, FALSE_DISCOVERY_RATE), "Benjamini and Hochberg's correction"
+    members = []
+    for (group, e), is_red in zip(judged.items(), red, strict=True):
+        interval = interval_of(e)
+        alone = Status.INCONCLUSIVE if e.undecidable else decide((interval.low, interval.high), rule.bound)
+        status = Status.REGRESSION if is_red else Status.PASS if alone is Status.PASS else Status.INCONCLUSIVE
+        members.append(
+            Member(
+                group=group,
+                baseline=e.baseline,
+                candidate=e.candidate,
+                estimate=e.value,
+                interval=interval,
+                n_paired=e.n_paired,
+                status=status,
+            )
+        )
+    members.sort(key=lambda m: _badness(m, rule), reverse=True)
+    broken = [_unjudged(group, pairs) for group in unjudged]
+    everyone = (*members, *broken)
+    status = _together(everyone)
+    return Family(
+        status=status,
+        members=everyone,
+        worst=judged[members[0].group],
+        reason=_reason(rule, status, everyone, list(judged.values()), correction),
+    )
+
+
+def _only(pairs: Pairs, group: str) -> Pairs:
+    """The group's items.  Items that neither role measured may belong to any group, so each group gets them."""
+    paired: tuple[Pair, ...] = tuple(p for p in pairs.paired if p.group == group)
+    one_sided: tuple[Item, ...] = tuple(i for i in pairs.one_sided if i.group == group)
+    return replace(pairs, paired=paired, one_sided=one_sided, n_expected=len(paired) + len(one_sided) + pairs.n_unseen)
+
+
+def _unjudged(group: str, pairs: Pairs) -> Member:
+    return Member(
+        group=group,
+        baseline=None,
+        candidate=None,
+        estimate=None,
+        interval=None,
+        n_paired=sum(p.group == group for p in pairs.paired),
+        status=Status.ERROR,
+    )
+
+
+def _badness(member: Member, rule: Rule) -> tuple[bool, float, str]:
+    if member.estimate is None or member.interval is None:
+        return (False, -math.inf, member.group)
+    far = margin(member.estimate, (member.interval.low, member.interval.high), rule.bound)
+    return (member.status is Status.REGRESSION, far, member.group)
+
+
+def _together(members: Sequence[Member]) -> Status:
+    statuses = {m.status for m in members}
+    if Status.REGRESSION in statuses:
+        return Status.REGRESSION
+    return Status.PASS if statuses == {Status.PASS} else Status.INCONCLUSIVE
+
+
+def _reason(
+    rule: Rule, status: Status, members: Sequence[Member], estimates: Sequence[Estimate], correction: str
+) -> str:
+    noun, bound, n = NOUN[rule.bound.kind], rule.bound.text, len(members)
+    worst = "; worst: " + ", ".join(_named(m, rule) for m in members[:_NAMED] if m.estimate is not None)
+    broken = [m.group for m in members if m.status is Status.ERROR]
+    aside = f"; not judged: {', '.join(broken[:_NAMED])}" if broken else ""
+    if status is Status.REGRESSION:
+        red = sum(m.status is Status.REGRESSION for m in members)
+        return f"guard rail: {red} of {n} groups beyond the bound {bound} after {correction}{worst}{aside}"
+    if status is Status.PASS:
+        return f"guard rail: the {noun} of every one of {n} groups keeps the bound {bound}{worst}"
+    resolved = sorted(e.detectable for e in estimates if e.detectable is not None)
+    seen = (
+        f"; smallest detectable change {_number(resolved[0], rule)} to {_number(resolved[-1], rule)}"
+        if resolved
+        else ""
+    )
+    return f"guard rail: no evidence of a {noun} beyond {bound} in any of {n} groups{seen}{worst}{aside}"
+
+
+def _named(member: Member, rule: Rule) -> str:
+    assert member.estimate is not None  # callers filter
+    return f"{member.group} {_number(member.estimate, rule)} (n = {member.n_paired})"
+
+
+def _number(value: float, rule: Rule) -> str:
+    unit = "pp" if rule.bound.kind is BoundKind.MAX_DROP else "" if rule.bound.kind in ABSOLUTE else "%"
+    return f"{100 * value:.4g}{unit}" if unit else f"{value:.4g}"

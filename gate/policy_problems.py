@@ -1,0 +1,180 @@
+"""What contradicts itself in a policy that is well formed: unknown metrics, bounds that do not fit, clashing names.
+
+Pure.  Reports every problem with its place in the document; never stops at the first, never mends anything.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Iterator
+
+from gate import metrics, units
+from gate.policy import (
+    JUDGE_METRICS,
+    DomainStage,
+    LmEvalStage,
+    Location,
+    PerplexityStage,
+    Policy,
+    ProfileStage,
+    RuleSettings,
+    Stage,
+    planned_rules,
+    rule_settings,
+)
+from gate.records import BoundKind, Direction, Estimand, Metric, Severity
+
+Problem = tuple[Location, str]
+
+# What only exists where the model writes an answer; `match: choice` compares log-likelihoods instead.
+_NEEDS_ANSWERS = frozenset(metrics.DOMAIN) - {"accuracy", "macro_f1"}
+_UNITS = {"B": ("bytes", "bytes such as 24GiB"), "s": ("seconds", "a time such as 200ms")}
+
+
+def rule_problems(policy: Policy) -> Iterator[Problem]:
+    """Every contradiction in a policy that validates."""
+    found = list(_twice((("stages", i, "name"), s.name) for i, s in enumerate(policy.stages)))
+    for index, stage in enumerate(policy.stages):
+        found += [(("stages", index, *at), message) for at, message in stage_problems(stage)]
+    yield from found
+    planned = planned_rules(policy, {})
+    if planned and all(rule.severity is Severity.ADVISORY for rule in planned):
+        yield ("stages",), "every rule is advisory: nothing could fail; make at least one rule blocking"
+    if any(at[-1] in ("name", "task") for at, _ in found):
+        return  # sources of the same name have rules of the same id: said already
+    seen: set[str] = set()
+    for rule, (_, _, _, location) in zip(planned, rule_settings(policy), strict=True):
+        if rule.id in seen:
+            yield location, f"rule id {rule.id!r} is used twice: give one of them another `id:`"
+        seen.add(rule.id)
+
+
+def stage_problems(stage: Stage) -> Iterator[Problem]:
+    """Contradictions inside one stage; locations are relative to the stage."""
+    match stage:
+        case PerplexityStage():
+            yield from _twice((("corpora", i, "name"), c.name) for i, c in enumerate(stage.corpora))
+            names = [c.name for c in stage.corpora]
+            for r, rule in enumerate(stage.rules):
+                if rule.corpus is not None and rule.corpus not in names:
+                    found = f"found {rule.corpus!r}, expected a corpus of this stage: {', '.join(names)}"
+                    yield ("rules", r, "corpus"), found
+        case LmEvalStage():
+            yield from _twice((("tasks", i, "task"), t.task) for i, t in enumerate(stage.tasks))
+        case DomainStage():
+            yield from _domain_problems(stage)
+        case ProfileStage():
+            for r, rule in enumerate(stage.rules):
+                if rule.batch is not None and rule.batch not in stage.batch_sizes:
+                    sizes = ", ".join(map(str, stage.batch_sizes))
+                    yield ("rules", r, "batch"), f"found {rule.batch}, expected one of batch_sizes: {sizes}"
+    for location, rule in _rules(stage):
+        for tail, message in _rule_problems(stage, rule):
+            yield (*location, *tail), message
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """`: did you mean 'accuracy'?` when a known word is close, else nothing."""
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f": did you mean {close[0]!r}?" if close and close[0] != word else ""
+
+
+def _unknown_metric(name: str, known: Iterable[str]) -> str:
+    hint = did_you_mean(name, known)
+    return f"unknown metric {name!r}{hint or ', expected one of ' + ', '.join(sorted(known))}"
+
+
+def _rules(stage: Stage) -> Iterator[tuple[Location, RuleSettings]]:
+    if isinstance(stage, LmEvalStage):
+        for t, task in enumerate(stage.tasks):
+            for r, rule in enumerate(task.rules):
+                yield ("tasks", t, "rules", r), rule
+    else:
+        for r, rule in enumerate(stage.rules):
+            yield ("rules", r), rule
+
+
+def _twice(named: Iterable[tuple[Location, str]]) -> Iterator[Problem]:
+    seen: set[str] = set()
+    for location, name in named:
+        if name in seen:
+            yield location, f"{name!r} is used twice, expected unique names: results are kept under them"
+        seen.add(name)
+
+
+def _rule_problems(stage: Stage, rule: RuleSettings) -> Iterator[Problem]:
+    known = metrics.BY_KIND.get(stage.kind)
+    bound = rule.bound()
+    if known is not None and rule.metric not in known:
+        yield ("metric",), _unknown_metric(rule.metric, known)
+    elif known is not None:
+        yield from _bound_problems(known[rule.metric], rule)
+    if bound.kind is BoundKind.MAX_DROP and bound.value >= 1:
+        yield ("max_drop",), f"found {bound.text!r}: no score can drop further, so the rule could never fail"
+    if bound.kind is BoundKind.MIN_RETAINED and bound.value == 0:
+        yield ("min_retained",), f"found {bound.text!r}: the rule could never fail"
+    if rule.corpus is not None and not isinstance(stage, PerplexityStage):
+        yield ("corpus",), "corpus is for perplexity rules only"
+    if rule.batch is not None and not isinstance(stage, ProfileStage):
+        yield ("batch",), "batch is for profile rules only"
+    if rule.by is not None and not isinstance(stage, DomainStage | LmEvalStage):
+        yield ("by",), "by is for lm_eval and domain rules only"
+    if rule.by is not None and bound.kind in (BoundKind.MAX_INCREASE, BoundKind.MIN_SPEEDUP):
+        yield ("by",), f"by does not go with {bound.kind}, expected max_drop, min_retained, max or min"
+
+
+def _bound_problems(metric: Metric, rule: RuleSettings) -> Iterator[Problem]:
+    bound = rule.bound()
+    fitting = metrics.BOUNDS[metric.estimand]
+    if bound.kind not in fitting:
+        expected = ", ".join(k.value for k in BoundKind if k in fitting)
+        yield (bound.kind.value,), f"{bound.kind} does not fit {metric.name}, expected one of {expected}"
+        return
+    if metric.name in metrics.ADVISORY_ONLY and rule.effective_severity() is Severity.BLOCKING:
+        yield ("metric",), f"{metric.name} is a percentile without a valid interval: set severity: advisory"
+    lower = metric.direction is Direction.LOWER_IS_BETTER
+    if lower and bound.kind in (BoundKind.MAX_DROP, BoundKind.MIN_RETAINED):
+        yield (bound.kind.value,), f"{metric.name} is better when lower: {bound.kind} would punish it, use max"
+    if not lower and bound.kind is BoundKind.MAX_INCREASE:
+        yield (
+            (bound.kind.value,),
+            f"{metric.name} is better when higher: {bound.kind} would punish it, use min_retained",
+        )
+    quality = metric.estimand not in (Estimand.TIMING, Estimand.SCALAR)
+    if bound.kind is BoundKind.MIN_RETAINED and quality and bound.value > 1:
+        yield ("min_retained",), f"found {bound.text!r}, expected at most 100%: it asks for more than the baseline has"
+    if bound.kind in (BoundKind.MAX, BoundKind.MIN):
+        # a bare number may be negative (delta_p_mean), a written quantity may not
+        written = units.dimension(bound.text.lstrip("-"))
+        if metric.unit == "B" and written != "bytes":
+            yield (bound.kind.value,), f"found {bound.text!r}, expected bytes such as 24GiB for {metric.name}"
+        elif metric.unit == "s" and written not in ("seconds", "number"):
+            yield (bound.kind.value,), f"found {bound.text!r}, expected a time such as 200ms for {metric.name}"
+        elif metric.unit == "rate" and (written not in ("share", "number") or not 0 <= bound.value <= 1):
+            yield (bound.kind.value,), f"found {bound.text!r}, expected a rate such as 0.9 or 90% for {metric.name}"
+        elif metric.unit not in ("B", "s", "rate") and written != "number":
+            yield (bound.kind.value,), f"found {bound.text!r}, expected a plain number for {metric.name}"
+
+
+def _domain_problems(stage: DomainStage) -> Iterator[Problem]:
+    if stage.tolerance and stage.match != "numeric":
+        yield ("tolerance",), f"tolerance is for match: numeric, found match: {stage.match}"
+    if stage.json_fields is not None and stage.match != "json":
+        yield ("json_fields",), f"json_fields is for match: json, found match: {stage.match}"
+    if stage.match == "choice":
+        if stage.judge is not None:
+            yield ("judge",), "match: choice compares log-likelihoods and writes no answer that a judge could read"
+        for name in stage.text_metrics:
+            if name in _NEEDS_ANSWERS and not any(r.metric == name for r in stage.rules):
+                yield ("text_metrics",), f"{name} needs written answers, which match: choice does not produce"
+    for r, rule in enumerate(stage.rules):
+        if rule.metric in JUDGE_METRICS and stage.judge is None:
+            yield (
+                ("rules", r, "metric"),
+                f"{rule.metric} needs a `judge:` block with url, model and rubric in this stage",
+            )
+        elif rule.metric in _NEEDS_ANSWERS and stage.match == "choice":
+            yield (
+                ("rules", r, "metric"),
+                f"{rule.metric} needs written answers, which match: choice does not produce",
+            )

@@ -1,0 +1,226 @@
+"""The team's own test set: ask every item, match the answer, watch the quality of the text.
+
+Measures only.  An item that cannot be asked or matched is an `ItemFailure`, never a wrong answer.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import os
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from gate.backends import Backend, Generation
+from gate.errors import CouldNotMeasure
+from gate.policy import DomainStage
+from gate.records import Answer, ItemFailure, Measurement
+from gate.stages import Context, judge_endpoint, matchers
+from gate.stages.domain_data import Item, read_items
+from gate.stages.domain_scores import Outcome, corpus_observations, declared, item_observations
+from gate.stages.isolation import Failed, each, failed
+from gate.stages.jury import Jury
+from gate.stages.sampling import blocks, digest, draw
+from gate.template import render_template
+
+HASH_CHARACTERS = 16
+PROMPT_TAIL_CHARACTERS = 2000
+
+
+def check(settings: DomainStage, base: Path) -> None:
+    """Every line of the data file, the wanted metrics, the judge.  Raises DataError or CouldNotMeasure."""
+    declared(settings)
+    _items(settings, base)
+    if settings.judge is not None:
+        judge_endpoint.verify(settings.judge, _judge_key(settings))
+
+
+def measure(backend: Backend, settings: DomainStage, context: Context) -> Iterator[Measurement]:
+    """Ask the seeded sample, a part per block of items; corpus scores come with the last part.
+
+    Raises:
+        DataError: the data file, the template or the wanted metrics are wrong.
+        CouldNotMeasure: nothing to ask, no chat template, or the model answers no item at all.
+    """
+    started = time.perf_counter()
+    check(settings, context.base)
+    metrics = declared(settings)
+    items = _items(settings, context.base)
+    order = draw([f"{settings.name}\0{item.id}" for item in items], seed=context.sample_seed, sample=settings.sample)
+    asked = [_asked(backend, settings, items[index], position) for position, index in enumerate(order)]
+    jury = Jury(settings.judge, _judge_key(settings))
+    outcomes: list[Outcome] = []
+    done = truncated = 0
+    for block in blocks(asked):
+        truncated += sum(_is_cut(backend, settings, question) for question in block)
+        answer_all = _chosen if settings.match == "choice" else _generated
+        replies = each(partial(answer_all, backend, settings, context), block)
+        results = [_outcome(settings, question, reply) for question, reply in zip(block, replies, strict=True)]
+        failures = [
+            ItemFailure(item_id=question.item_id, kind=result.kind, message=result.message)
+            for question, result in zip(block, results, strict=True)
+            if isinstance(result, Failed)
+        ]
+        measured = [result for result in results if isinstance(result, Outcome)]
+        if not measured and not outcomes:
+            first = failures[0]
+            raise CouldNotMeasure(
+                f"stage {settings.name!r}: none of the first {len(block)} items could be measured; "
+                f"the first failure is {first.kind} on {first.item_id}: {first.message}"
+            )
+        outcomes += measured
+        observations = [value for outcome in measured for value in item_observations(metrics, outcome)]
+        observations += jury.hear(measured)
+        notes = [f"{len(asked)} items sampled from {len(items)}"] if len(asked) < len(items) else []
+        done += len(block)
+        context.progress(done, len(asked), settings.name)
+        if done == len(asked):
+            observations += corpus_observations(settings, metrics, outcomes)
+            notes += jury.notes()
+            if truncated:
+                length = backend.info.context_length
+                notes.append(f"{truncated} prompts with their answers exceed the {length} tokens of context")
+        yield Measurement(
+            stage=settings.name,
+            source=settings.name,
+            role=context.role,
+            settings_digest=context.settings_digest,
+            n_expected=len(asked),
+            metrics=metrics,
+            observations=tuple(observations),
+            failures=tuple(failures),
+            answers=tuple(_answer(outcome) for outcome in measured),
+            seconds=time.perf_counter() - started,
+            notes=tuple(notes),
+        )
+        started = time.perf_counter()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Asked:
+    """An item with its rendered prompt and its place in the seeded order."""
+
+    item: Item
+    item_id: str
+    position: int
+    prompt: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Reply:
+    """What the model said, or which choice it finds most likely (then without a generation)."""
+
+    output: str
+    generation: Generation | None
+
+
+def _items(settings: DomainStage, base: Path) -> list[Item]:
+    return read_items(base / settings.data, partial(matchers.problem, settings))
+
+
+def _asked(backend: Backend, settings: DomainStage, item: Item, position: int) -> _Asked:
+    fields = {"input": item.input, "id": item.id, "category": item.category}
+    prompt = render_template(settings.template, fields)
+    if settings.chat:
+        try:
+            prompt = backend.chat([{"role": "user", "content": prompt}])
+        except ValueError as error:
+            raise CouldNotMeasure(f"stage {settings.name!r} has chat: true, but {error}") from error
+    content = digest(prompt, json.dumps([item.expected, item.choices], sort_keys=True))
+    return _Asked(
+        item=item,
+        item_id=f"{settings.name}/{item.id}/{content[:HASH_CHARACTERS]}",
+        position=position,
+        prompt=prompt,
+    )
+
+
+def _generated(backend: Backend, settings: DomainStage, context: Context, block: Sequence[_Asked]) -> list[_Reply]:
+    generations = backend.generate(
+        [question.prompt for question in block],
+        max_new_tokens=settings.max_new_tokens,
+        stop=settings.stop,
+        temperature=0.0,
+        seed=int(digest(context.sample_seed)[:8], 16),
+    )
+    return [_Reply(output=generation.text, generation=generation) for generation in generations]
+
+
+def _chosen(
+    backend: Backend, settings: DomainStage, context: Context, block: Sequence[_Asked]
+) -> list[_Reply | Failed]:
+    """The most likely choice of each item: the sum of its tokens' log-probabilities, not normalised by length."""
+    requests = [request for question in block for request in _choice_requests(settings, question)]
+    answers = iter(backend.loglikelihood(requests))
+    replies: list[_Reply | Failed] = []
+    for question in block:
+        choices = question.item.choices or ()
+        values = [value for value, _ in itertools.islice(answers, len(choices))]
+        if len(values) != len(choices):
+            raise CouldNotMeasure("found fewer log-likelihoods than requests, expected one for each")
+        if any(math.isnan(value) for value in values):
+            replies.append(Failed(kind="not_a_number", message=f"found the log-likelihoods {values}"))
+        else:
+            replies.append(_Reply(output=choices[values.index(max(values))], generation=None))
+    return replies
+
+
+def _choice_requests(settings: DomainStage, question: _Asked) -> list[tuple[str, str]]:
+    # as lm-eval does: a space between prompt and choice, none after a chat template or where there is one already
+    space = "" if settings.chat or question.prompt[-1:].isspace() else " "
+    return [(question.prompt, space + choice) for choice in question.item.choices or ()]
+
+
+def _outcome(settings: DomainStage, question: _Asked, reply: _Reply | Failed) -> Outcome | Failed:
+    if isinstance(reply, Failed):
+        return reply
+    try:
+        is_right = (
+            reply.output == question.item.expected
+            if reply.generation is None
+            else matchers.is_right(settings, question.item, reply.output)
+        )
+    except matchers.MatchTimeout as error:
+        return failed("match_timeout", error)
+    return Outcome(
+        item=question.item,
+        item_id=question.item_id,
+        position=question.position,
+        prompt=question.prompt,
+        output=reply.output,
+        is_right=is_right,
+        generation=reply.generation,
+    )
+
+
+def _answer(outcome: Outcome) -> Answer:
+    expected = outcome.item.expected
+    return Answer(
+        item_id=outcome.item_id,
+        group=outcome.item.category,
+        prompt=outcome.prompt[-PROMPT_TAIL_CHARACTERS:],
+        output=outcome.output,
+        target=expected if isinstance(expected, str) else json.dumps(expected, ensure_ascii=False),
+    )
+
+
+def _is_cut(backend: Backend, settings: DomainStage, question: _Asked) -> bool:
+    """Whether prompt and answer do not fit the model's context together."""
+    room = backend.info.context_length
+    if settings.match == "choice":
+        texts = [prompt + choice for prompt, choice in _choice_requests(settings, question)]
+        needed = 0
+    else:
+        texts, needed = [question.prompt], settings.max_new_tokens
+    longest = max(texts, key=len)
+    # a token is at least one byte: most prompts need no tokenizing to know that they fit
+    return len(longest.encode()) + needed > room and len(backend.encode(longest)) + needed > room
+
+
+def _judge_key(settings: DomainStage) -> str | None:
+    name = settings.judge.api_key_env if settings.judge is not None else None
+    return os.environ.get(name) if name is not None else None

@@ -1,0 +1,243 @@
+"""lm-eval's tasks as the gate finds and loads them: a task, group or tag, local YAML before the bundled ones.
+
+Never runs a model and never downloads: a data set that is not in the local cache is an error that says so.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import functools
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import yaml
+from datasets.exceptions import DatasetsError
+from lm_eval.api.samplers import get_sampler
+from lm_eval.tasks import TaskManager
+from lm_eval.tasks._yaml_loader import load_yaml
+
+from gate.errors import CouldNotMeasure, DataError
+from gate.policy import Task
+from gate.stages.isolation import ITEM_ERRORS
+
+_FILE_FORMATS = frozenset({"json", "csv", "parquet", "arrow", "text"})
+_LENGTH_KEYS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Found:
+    """A name that lm-eval knows.  `configs`: task name → (its config, the folder of its YAML), functions not loaded."""
+
+    name: str
+    manager: Any
+    configs: Mapping[str, tuple[Mapping[str, Any], Path | None]]
+
+
+def find(name: str, include_path: Path | None) -> Found:
+    """Resolve a task, group or tag; raises DataError with the nearest names when there is none."""
+    if include_path is not None and not include_path.is_dir():
+        raise DataError(f"found no folder {str(include_path)!r}, expected the local task YAML there (include_path)")
+    manager = TaskManager(include_path=None if include_path is None else str(include_path), include_defaults=False)
+    if (found := _resolve(name, manager)) is not None:
+        return found
+    # indexing the thousands of bundled tasks takes many seconds: only when the local ones do not suffice
+    for bundled, entry in _bundled_tasks().items():
+        manager.task_index.setdefault(bundled, entry)
+    if (found := _resolve(name, manager)) is not None:
+        return found
+    near = difflib.get_close_matches(name, manager.task_index, n=5, cutoff=0.5)
+    hint = f"did you mean {', '.join(near)}?" if near else "`lm-eval ls tasks` lists them"
+    raise DataError(f"found the task {name!r}, expected a task, group or tag of lm-eval or of include_path: {hint}")
+
+
+@functools.cache
+def _bundled_tasks() -> Mapping[str, Any]:
+    index: Mapping[str, Any] = TaskManager().task_index
+    return index
+
+
+def _resolve(name: str, manager: Any) -> Found | None:
+    """None when the name, or anything that it refers to, is not in the manager's index."""
+    try:
+        configs = dict(_leaves(name, manager.task_index, frozenset()))
+    except KeyError:
+        return None
+    return Found(name=name, manager=manager, configs=configs) if configs else None
+
+
+def _leaves(
+    name: str, index: Mapping[str, Any], above: frozenset[str]
+) -> Iterator[tuple[str, tuple[Mapping[str, Any], Path | None]]]:
+    entry = index[name]
+    if name in above:
+        raise DataError(f"found the group {name!r} inside itself, expected a tree of tasks")
+    folder = entry.yaml_path.parent if entry.yaml_path else None
+    if entry.kind.name == "TAG":
+        for child in sorted(entry.tags):
+            yield from _leaves(child, index, above | {name})
+    elif entry.kind.name == "GROUP":
+        yield from _members(entry.cfg.get("task"), folder, index, above | {name})
+    else:
+        yield name, (entry.cfg, folder)
+
+
+def _members(
+    members: Any, folder: Path | None, index: Mapping[str, Any], above: frozenset[str]
+) -> Iterator[tuple[str, tuple[Mapping[str, Any], Path | None]]]:
+    for member in [members] if isinstance(members, str) else members or []:
+        name = member if isinstance(member, str) else member.get("group") or member["task"]
+        if name in index:
+            yield from _leaves(name, index, above)
+        elif isinstance(member, Mapping) and "group" in member:
+            yield from _members(member.get("task"), folder, index, above)
+        elif isinstance(member, Mapping) and ("dataset_path" in member or "custom_dataset" in member):
+            yield name, (member, folder)
+        else:
+            raise KeyError(name)
+
+
+def verify(found: Found, settings: Task) -> None:
+    """What can be said before any data is read.  Raises DataError, or CouldNotMeasure for an empty data file."""
+    for name, (config, folder) in found.configs.items():
+        if config.get("unsafe_code") and not settings.unsafe_code:
+            _refuse_unsafe(name)
+        if settings.fewshot and config.get("num_fewshot") == 0:
+            _refuse_fewshot(name, settings.fewshot)
+        if folder is not None:
+            _verify_files(name, _anchored(config, folder))
+
+
+def _refuse_unsafe(name: str) -> None:
+    raise DataError(
+        f"task {name!r} executes the code that the model wrote: set `unsafe_code: true` on the task, and run the gate "
+        "in a sandbox without network and secrets"
+    )
+
+
+def _refuse_fewshot(name: str, fewshot: int) -> None:
+    raise DataError(f"found `fewshot: {fewshot}` for {name!r}, which is defined with 0 examples only: remove `fewshot`")
+
+
+def _verify_files(name: str, config: Mapping[str, Any]) -> None:
+    if config.get("dataset_path") not in _FILE_FORMATS:
+        return
+    for path in _flat((config.get("dataset_kwargs") or {}).get("data_files")):
+        if "://" in path or any(c in path for c in "*?["):
+            continue
+        if not Path(path).is_file():
+            raise DataError(f"task {name!r}: found no data file {path!r}; paths are relative to the task's YAML")
+        if Path(path).stat().st_size == 0:
+            raise CouldNotMeasure(f"task {name!r}: the data file {path!r} is empty: there is nothing to measure")
+
+
+def _flat(files: Any) -> Iterator[str]:
+    if isinstance(files, str):
+        yield files
+    elif isinstance(files, Mapping):
+        for value in files.values():
+            yield from _flat(value)
+    elif isinstance(files, list):
+        for value in files:
+            yield from _flat(value)
+
+
+def _anchored(config: Any, folder: Path) -> Any:
+    """The config with `data_files` and `data_dir` of local files made absolute: no working directory matters."""
+    if isinstance(config, list):
+        return [_anchored(member, folder) for member in config]
+    if not isinstance(config, Mapping):
+        return config
+    anchored = {key: _anchored(value, folder) for key, value in config.items()}
+    arguments = anchored.get("dataset_kwargs")
+    # the data files of a hub data set are relative to its repository: leave them alone
+    if isinstance(arguments, dict) and config.get("dataset_path", "json") in _FILE_FORMATS:
+        for key in {"data_files", "data_dir"} & arguments.keys():
+            arguments[key] = _absolute(arguments[key], folder)
+    return anchored
+
+
+def _absolute(files: Any, folder: Path) -> Any:
+    if isinstance(files, Mapping):
+        return {split: _absolute(value, folder) for split, value in files.items()}
+    if isinstance(files, list):
+        return [_absolute(value, folder) for value in files]
+    return files if "://" in str(files) else str(folder / str(files))
+
+
+def load(found: Found, settings: Task) -> dict[str, Any]:
+    """The tasks (name → lm-eval Task) with their documents, set up as the policy asks.
+
+    Raises:
+        DataError: a task cannot be built or does not allow what the policy asks.
+        CouldNotMeasure: its data set, metric or package is not on this machine.
+    """
+    try:
+        _anchor_index(found)
+        tasks: dict[str, Any] = found.manager.load([found.name])["tasks"]
+    except OSError as error:
+        raise _not_here(found.name, error) from error
+    except ImportError as error:
+        raise CouldNotMeasure(f"task {found.name!r} needs a Python package that is not installed: {error}") from error
+    except (*ITEM_ERRORS, SyntaxError, DatasetsError, jinja2.TemplateError, yaml.YAMLError) as error:
+        if "find cache for" in str(error):
+            raise _not_here(found.name, error) from error
+        raise DataError(f"task {found.name!r} cannot be built: {type(error).__name__}: {error}") from error
+    for name, task in tasks.items():
+        _set_up(name, task, settings)
+    return tasks
+
+
+def _not_here(name: str, error: Exception) -> CouldNotMeasure:
+    return CouldNotMeasure(
+        f"task {name!r}: its data set or metric is not in the local cache, run `gate fetch`: {error}"
+    )
+
+
+def _anchor_index(found: Found) -> None:
+    """Replace the index entries that name local files by ones with absolute paths (lm-eval reads no others)."""
+    index = found.manager.task_index
+    for name, entry in list(index.items()):
+        if entry.yaml_path is None or not (name in found.configs or entry.kind.name == "GROUP"):
+            continue
+        folder = entry.yaml_path.parent
+        if _anchored(entry.cfg, folder) != entry.cfg:
+            config = _anchored(load_yaml(entry.yaml_path, resolve_func=True), folder)
+            index[name] = dataclasses.replace(entry, yaml_path=None, cfg=config)
+
+
+def _set_up(name: str, task: Any, settings: Task) -> None:
+    if getattr(task, "UNSAFE_CODE", False) and not settings.unsafe_code:
+        _refuse_unsafe(name)
+    if getattr(task, "MULTIMODAL", False):
+        raise DataError(f"task {name!r} needs images or audio, expected a task on text")
+    if task.OUTPUT_TYPE == "generate_until" and not callable(task.get_config("process_results")):
+        unknown = [metric for metric, function in getattr(task, "_metric_fn_list", {}).items() if function is None]
+        if unknown:
+            raise CouldNotMeasure(
+                f"task {name!r}: its metric {unknown[0]!r} is not in the local cache, run `gate fetch`"
+            )
+    if settings.fewshot and task.get_config("num_fewshot") == 0:
+        _refuse_fewshot(name, settings.fewshot)
+    if settings.fewshot is not None or task.get_config("num_fewshot") is None:
+        task.set_config("num_fewshot", settings.fewshot or 0)
+    if settings.fewshot_sampler == "first_n" and hasattr(task, "sampler"):
+        task.sampler = get_sampler("first_n")(task.sampler.df)
+    if settings.max_new_tokens is not None and task.OUTPUT_TYPE == "generate_until":
+        kept = {k: v for k, v in (task.get_config("generation_kwargs") or {}).items() if k not in _LENGTH_KEYS}
+        task.set_config("generation_kwargs", {**kept, "max_gen_toks": settings.max_new_tokens})
+
+
+def examples_from_evaluated_split(task: Any) -> bool:
+    """Whether few-shot examples come from the documents that are scored, without leaving out the one asked."""
+    few = getattr(task, "fewshot_cfg", None)
+    return bool(
+        task.get_config("num_fewshot")
+        and few is not None
+        and few.split is None
+        and few.samples is None
+        and not task.has_training_docs()
+        and not (task.has_validation_docs() and task.has_test_docs())
+    )

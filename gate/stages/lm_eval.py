@@ -1,0 +1,149 @@
+"""lm-eval tasks, groups and local YAML, item by item: lm-eval defines prompts and scores, the gate the schedule.
+
+Measures only.  An item that cannot be asked or scored is an `ItemFailure`, never a wrong answer.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from gate.backends import Backend
+from gate.errors import CouldNotMeasure
+from gate.policy import LmEvalStage, Task
+from gate.records import ItemFailure, Measurement, Observation
+from gate.stages import Context
+from gate.stages.harness_items import (
+    Document,
+    Prompted,
+    Scored,
+    ask,
+    documents,
+    is_truncated,
+    item_id,
+    prompt,
+    score,
+)
+from gate.stages.harness_metrics import Declared, declare, observation
+from gate.stages.harness_tasks import examples_from_evaluated_split, find, load, verify
+from gate.stages.isolation import Failed, each
+from gate.stages.sampling import blocks, draw
+
+
+def check(settings: LmEvalStage, base: Path) -> None:
+    """Task names resolve, local data files exist, nothing unsafe is asked for by accident.  Raises DataError."""
+    for task in settings.tasks:
+        verify(find(task.task, _include_path(settings, base)), task)
+
+
+def measure(backend: Backend, settings: LmEvalStage, context: Context) -> Iterator[Measurement]:
+    """Score the seeded sample of one task or group, a part per block of items.
+
+    Raises:
+        DataError: the task is unknown or broken.
+        CouldNotMeasure: its data is not here, there is nothing to measure, or the model answers no item at all.
+    """
+    started = time.perf_counter()
+    (task_settings,) = settings.tasks
+    found = find(task_settings.task, _include_path(settings, context.base))
+    verify(found, task_settings)
+    if task_settings.unsafe_code:
+        os.environ["HF_ALLOW_CODE_EVAL"] = "1"  # asked for in the policy; the metric refuses to run without it
+    tasks = load(found, task_settings)
+    is_group = set(tasks) != {found.name}
+    available = list(documents(tasks))
+    if not available:
+        raise CouldNotMeasure(f"task {found.name!r} has no documents: there is nothing to measure")
+    order = draw([d.key for d in available], seed=context.sample_seed, sample=task_settings.sample)
+    chosen = [available[i] for i in order]
+    lm = backend.harness()
+    chat_template = lm.apply_chat_template if task_settings.chat else None
+
+    declared: Declared | None = None
+    done = truncated = 0
+    unusable: Counter[str] = Counter()
+    for block in blocks(chosen):
+        items, failures = _rendered(block, chat_template)
+        truncated += sum(is_truncated(item, backend) for item in items)
+        scored: list[Scored] = []
+        for item, responses in zip(items, each(lambda batch: ask(lm, batch), items), strict=True):
+            result = responses if isinstance(responses, Failed) else score(item, responses, _group(item, is_group))
+            if isinstance(result, Failed):
+                failures.append(ItemFailure(item_id=item.item_id, kind=result.kind, message=result.message))
+            else:
+                scored.append(result)
+        if declared is None:
+            if not scored:
+                first = failures[0]
+                raise CouldNotMeasure(
+                    f"task {found.name!r}: none of the first {len(block)} items could be measured; "
+                    f"the first failure is {first.kind} on {first.item_id}: {first.message}"
+                )
+            declared = declare(tasks, scored)
+        observations: list[Observation] = []
+        for one in scored:
+            for metric in declared.metrics:
+                value = observation(metric, one, _group(one.item, is_group))
+                if value is None:
+                    unusable[metric.name] += 1
+                else:
+                    observations.append(value)
+        done += len(block)
+        context.progress(done, len(chosen), found.name)
+        remarks = [*declared.notes, *_remarks(task_settings, tasks, len(available), len(chosen))]
+        if done == len(chosen):
+            remarks += [
+                f"metric {name!r}: no usable value on {count} items" for name, count in sorted(unusable.items())
+            ]
+            if truncated:
+                length = backend.info.context_length
+                remarks.append(f"{truncated} prompts are longer than the {length} tokens of context: cut on the left")
+        yield Measurement(
+            stage=settings.name,
+            source=found.name,
+            role=context.role,
+            settings_digest=context.settings_digest,
+            n_expected=len(chosen),
+            metrics=declared.metrics,
+            observations=tuple(observations),
+            failures=tuple(failures),
+            answers=tuple(one.answer for one in scored),
+            seconds=time.perf_counter() - started,
+            notes=tuple(remarks),
+        )
+        started = time.perf_counter()
+
+
+def _include_path(settings: LmEvalStage, base: Path) -> Path | None:
+    return None if settings.include_path is None else (base / settings.include_path).resolve()
+
+
+def _group(item: Prompted, is_group: bool) -> str | None:
+    return item.document.task_name if is_group else None
+
+
+def _rendered(
+    block: Sequence[Document], chat_template: Callable[..., str] | None
+) -> tuple[list[Prompted], list[ItemFailure]]:
+    items, failures = [], []
+    for document in block:
+        result = prompt(document, chat_template)
+        if isinstance(result, Failed):
+            failures.append(ItemFailure(item_id=item_id(document, None), kind=result.kind, message=result.message))
+        else:
+            items.append(result)
+    return items, failures
+
+
+def _remarks(settings: Task, tasks: Mapping[str, Any], n_available: int, n_chosen: int) -> Iterator[str]:
+    if isinstance(settings.sample, int) and settings.sample > n_available:
+        yield f"a sample of {settings.sample} was asked for, there are {n_available} items: all are used"
+    elif n_chosen < n_available:
+        yield f"{n_chosen} items sampled from {n_available}"
+    for name, task in tasks.items():
+        if examples_from_evaluated_split(task):
+            yield f"{name}: the few-shot examples come from the evaluated split and may contain the item itself"

@@ -1,0 +1,221 @@
+"""`gate run` from the command line to the folder it leaves, with real workers around a scripted model."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from gate.artifact import read_observations
+from gate.cli import main
+from gate.records import Role, Status
+from tests.e2e.world import N_QUESTIONS, STAGES, World, make_world
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return make_world(tmp_path)
+
+
+def assert_whole(world: World, out: str = "out") -> None:
+    """Every artifact is there, and JUnit counts what the record says."""
+    record = world.record(out)
+    folder = world.root / out
+    names = {p.name for p in folder.iterdir()}
+    assert {"run.json", "junit.xml", "summary.md", "report.html", "log.txt", "observations"} <= names
+    root = ElementTree.parse(folder / "junit.xml").getroot()
+    cases = list(root.iter("testcase"))
+    findings = [f for s in record.stages for f in s.findings]
+    assert {f.rule.id for f in findings} <= {c.get("name") for c in cases}
+    failures = [c for c in cases if c.find("failure") is not None]
+    red = [f for f in findings if f.status is Status.REGRESSION and f.rule.severity == "blocking"]
+    assert {f.rule.id for f in red} <= {c.get("name") for c in failures}
+    for suite in root.iter("testsuite"):
+        inside = list(suite.iter("testcase"))
+        assert int(suite.get("tests", -1)) == len(inside)
+        assert int(suite.get("failures", -1)) == sum(c.find("failure") is not None for c in inside)
+        assert int(suite.get("errors", -1)) == sum(c.find("error") is not None for c in inside)
+
+
+def test_a_good_candidate_passes_all_four_stages(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    assert world.run(world.policy()) == 0
+    record = world.record()
+    assert record.verdict.status is Status.PASS
+    assert record.exit_code == 0
+    assert [(s.name, s.status) for s in record.stages] == [
+        ("sanity", Status.PASS),
+        ("capability", Status.PASS),
+        ("fraud", Status.PASS),
+        ("serving", Status.PASS),
+    ]
+    assert [s.items_scored for s in record.stages] == [40, 96, N_QUESTIONS, 4]
+    assert_whole(world)
+    assert "PASS" in capsys.readouterr().out
+
+
+def test_observations_let_the_verdict_be_recomputed(world: World) -> None:
+    world.run(world.policy(stages=["fraud"]))
+    finding = world.finding("fraud.accuracy.max_drop")
+    stored = read_observations(world.root / "out" / "observations" / "fraud.parquet")
+    right = {m.role: {o.item_id: o.value for o in m.observations if o.metric == "correct"} for m in stored}
+    pairs = [(right[Role.BASELINE][i], c) for i, c in right[Role.CANDIDATE].items()]
+    assert len(pairs) == N_QUESTIONS == finding.counts["n"]
+    assert sum(b > c for b, c in pairs) == finding.counts["b"] > 0
+    assert sum(b < c for b, c in pairs) == finding.counts["c"] > 0
+    assert finding.estimate == pytest.approx((finding.counts["b"] - finding.counts["c"]) / N_QUESTIONS)
+
+
+def test_a_domain_regression_stops_the_run_and_names_the_flips(world: World) -> None:
+    bad = world.checkpoint("bad", seed=3, nll_shift=0.002, error_rate=0.3)
+    assert world.run(world.policy(stages=["sanity", "fraud", "serving"]), candidate=bad) == 1
+    record = world.record()
+    assert record.verdict.status is Status.REGRESSION
+    assert record.verdict.deciding[0] == "fraud.accuracy.max_drop"
+    assert [s.status for s in record.stages] == [Status.PASS, Status.REGRESSION, Status.SKIPPED]
+    assert "fraud" in (record.stages[2].skipped_because or "")
+    lost = [f for f in record.flips if f.kind == "lost"]
+    assert lost
+    assert all(f.baseline_output == f.target != f.candidate_output for f in lost)
+    assert_whole(world)
+
+
+def test_keep_going_runs_what_fail_fast_would_skip(world: World) -> None:
+    bad = world.checkpoint("bad", seed=3, error_rate=0.3)
+    assert world.run(world.policy(stages=["fraud", "serving"]), "--keep-going", candidate=bad) == 1
+    assert [s.status for s in world.record().stages] == [Status.REGRESSION, Status.PASS]
+
+
+def test_a_gross_perplexity_rise_fails_fast_in_stage_one(world: World) -> None:
+    bad = world.checkpoint("bad", seed=3, nll_shift=0.3)
+    assert world.run(world.policy(), candidate=bad) == 1
+    record = world.record()
+    assert record.verdict.deciding == ("sanity.perplexity.max_increase",)
+    assert [s.status for s in record.stages] == [Status.REGRESSION] + [Status.SKIPPED] * 3
+
+
+def test_the_baseline_is_measured_once_for_all_candidates(world: World) -> None:
+    policy = world.policy()
+    world.run(policy)
+    assert {s.name: s.baseline_from for s in world.record().stages} == dict.fromkeys(STAGES, "measured")
+    other = world.checkpoint("other", seed=5)
+    world.run(policy, candidate=other, out="out2")
+    assert {s.name: s.baseline_from for s in world.record("out2").stages} == {
+        "sanity": "store",
+        "capability": "store",
+        "fraud": "store",
+        "serving": "measured",  # timing is always measured side by side
+    }
+
+
+def test_another_baseline_at_the_same_path_shares_nothing(world: World) -> None:
+    """Hole 7 of peers.md: a cache keyed without the model serves one model's answers as another's."""
+    policy = world.policy(stages=["fraud"])
+    world.run(policy)
+    before = world.finding("fraud.accuracy.max_drop").baseline
+    world.checkpoint("baseline", seed=1, error_rate=0.2)
+    world.run(policy, out="again")
+    assert [s.baseline_from for s in world.record("again").stages] == ["measured"]
+    after = world.finding("fraud.accuracy.max_drop", "again").baseline
+    assert before is not None
+    assert after is not None
+    assert after < before - 0.1
+
+
+def test_changing_a_threshold_measures_nothing_again_and_changing_data_does(world: World) -> None:
+    world.run(world.policy(stages=["fraud"]))
+    looser = [{**STAGES["fraud"], "rules": [{"metric": "accuracy", "max_drop": "9pp"}]}]
+    world.run(world.policy(looser), out="looser")
+    assert world.record("looser").stages[0].baseline_from == "store"
+    path = world.root / "questions.jsonl"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
+    world.run(world.policy(looser), out="shorter")
+    assert world.record("shorter").stages[0].baseline_from == "measured"
+
+
+def test_a_restricted_run_never_passes(world: World) -> None:
+    assert world.run(world.policy(), "--stage=fraud") == 3
+    record = world.record()
+    assert record.verdict.status is Status.INCONCLUSIVE
+    assert [s.status for s in record.stages] == [Status.SKIPPED, Status.SKIPPED, Status.PASS, Status.SKIPPED]
+
+
+def test_a_tiny_set_without_flips_is_inconclusive_not_a_pass(world: World) -> None:
+    """Hole 2: ten items without a flip do not prove a drop below 1 pp."""
+    path = world.root / "questions.jsonl"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:10]))
+    stage = {**STAGES["fraud"], "rules": [{"metric": "accuracy", "max_drop": "1pp"}]}
+    world.checkpoint("baseline", seed=1, error_rate=0)
+    world.checkpoint("candidate", seed=2, error_rate=0)
+    assert world.run(world.policy([stage])) == 3
+    finding = world.finding("fraud.accuracy.max_drop")
+    assert finding.estimate == 0
+    assert finding.interval is not None
+    assert finding.interval.high > 0.01
+    warned = world.policy([stage], on_inconclusive="warn")
+    assert world.run(warned, out="warned") == 0
+    assert "warn" in world.record("warned").verdict.sentence
+
+
+def test_the_same_checkpoint_twice_is_a_usage_error_unless_asked_for(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    policy = world.policy(stages=["fraud"])
+    baseline = world.root / "baseline"
+    assert world.run(policy, candidate=baseline) == 2
+    assert "--allow-identical" in capsys.readouterr().err
+    assert not (world.root / "out" / "run.json").exists()
+    assert world.run(policy, "--allow-identical", candidate=baseline) == 0
+    assert world.finding("fraud.accuracy.max_drop").counts["b"] == 0
+
+
+def test_a_second_run_into_the_same_folder_replaces_the_first(world: World) -> None:
+    policy = world.policy(stages=["fraud"])
+    world.run(policy)
+    first = world.record().run_id
+    (world.root / "out" / "observations" / "gone.parquet").write_bytes(b"old")
+    bad = world.checkpoint("bad", seed=3, error_rate=0.3)
+    assert world.run(policy, candidate=bad) == 1
+    assert world.record().run_id != first
+    assert {p.name for p in (world.root / "out" / "observations").iterdir()} == {"fraud.parquet"}
+
+
+def test_a_foreign_folder_is_left_alone(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    (world.root / "out").mkdir()
+    (world.root / "out" / "thesis.docx").write_text("mine")
+    assert world.run(world.policy(stages=["fraud"])) == 2
+    assert "thesis.docx" in capsys.readouterr().err
+    assert (world.root / "out" / "thesis.docx").read_text() == "mine"
+
+
+def test_reports_can_be_rendered_again_from_the_folder(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    world.run(world.policy(stages=["fraud"]))
+    capsys.readouterr()
+    assert main(["report", str(world.root / "out"), "--format", "junit"]) == 0
+    assert capsys.readouterr().out.strip() == (world.root / "out" / "junit.xml").read_text().strip()
+    assert main(["report", str(world.root / "out"), "--format", "poem"]) == 2
+    assert "html" in capsys.readouterr().err
+    assert main(["report", str(world.root), "--format", "text"]) == 2
+
+
+def test_what_leaves_the_folder_names_no_prompt_by_default(world: World) -> None:
+    bad = world.checkpoint("bad", seed=3, error_rate=0.3)
+    world.run(world.policy(stages=["fraud"]), candidate=bad)
+    summary = (world.root / "out" / "summary.md").read_text()
+    assert "what is" not in summary
+    assert re.search(r"what is \d+ plus", (world.root / "out" / "run.json").read_text())
+
+
+def test_run_json_is_plain_json_with_the_promised_fields(world: World) -> None:
+    world.run(world.policy(stages=["fraud"]))
+    document = json.loads((world.root / "out" / "run.json").read_text())
+    assert document["artifact_version"] == 1
+    assert document["verdict"]["status"] == "PASS"
+    (stage,) = document["stages"]
+    finding = stage["findings"][0]
+    assert {"kind", "name", "status", "seconds", "items_scored", "items_available", "findings"} <= stage.keys()
+    assert {"id", "metric", "bound"} <= finding["rule"].keys()
+    assert {"low", "high", "confidence", "method", "valid"} <= finding["interval"].keys()
+    assert {"b", "c", "n", "N"} <= finding["counts"].keys()
