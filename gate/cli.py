@@ -243,7 +243,6 @@ def _run(
                 candidate=candidate,
                 backend=backend,
                 device=place,
-                python=python,
                 stages=stages,
                 keep_going=keep_going,
                 allow_identical=allow_identical,

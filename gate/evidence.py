@@ -6,6 +6,7 @@ Measures and remembers; judges nothing.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -107,7 +108,6 @@ class Collector:
         seed: int,
         backend: str,
         device: str,
-        python: str | None,
         progress: Progress,
     ) -> None:
         self.baseline = baseline
@@ -117,7 +117,6 @@ class Collector:
         self._base = base
         self._backend = backend
         self._device = device
-        self._python = python
         self._progress = progress
         self._stack = ExitStack()
         # The same sample for every candidate of this baseline; nobody re-rolls it from the command line.
@@ -144,8 +143,11 @@ class Collector:
             WorkerError, CouldNotMeasure: it is not stored and could not be measured.
         """
         digest = self._settings_digest(settings)
+        # The workers' interpreter may not be ours, so its own packages are asked for; the candidate is needed anyway.
+        _, loaded = self.candidate.opened()
         key = self._store.key(
             {
+                "digest": self.baseline.ref.digest,
                 "effective_digest": self.baseline.ref.effective_digest,
                 "tokenizer_digest": self.baseline.ref.tokenizer_digest,
                 "stage": settings.kind,
@@ -154,7 +156,7 @@ class Collector:
                 "settings_digest": digest,
                 "sample_seed": self.sample_seed,
                 "backend": self._backend,
-                "python": self._python or "",
+                "packages": json.dumps(dict(loaded.packages), sort_keys=True),
                 "device": self._device,
                 "environment": self._environment.fingerprint,
             }

@@ -53,7 +53,7 @@ def compare(
         return tuple(remarks)  # a script for the fake backend has no weights to look at
     ratio = candidate.weight_bytes / baseline.weight_bytes
     remarks += _really_quantized(candidate, theirs.contents, ratio, identical)
-    remarks += _same_size(candidate, ours.contents, theirs.contents)
+    remarks += _same_size((baseline, candidate), ours.contents, theirs.contents)
     return tuple(remarks)
 
 
@@ -100,11 +100,11 @@ def _really_quantized(candidate: CheckpointRef, shown: Contents, ratio: float, s
     return []
 
 
-def _same_size(candidate: CheckpointRef, ours: Contents, theirs: Contents) -> list[str]:
+def _same_size(both: tuple[CheckpointRef, CheckpointRef], ours: Contents, theirs: Contents) -> list[str]:
     """Raises CheckpointError when the parameters of the two cannot belong to one model."""
-    method = candidate.quantization.method if candidate.quantization else None
-    if method not in COUNTED_METHODS:
-        return [f"parameters were not counted: how {method} packs them is not known here"]
+    unknown = {q.method for ref in both if (q := ref.quantization)} - COUNTED_METHODS
+    if unknown:
+        return [f"parameters were not counted: how {unknown.pop()} packs them is not known here"]
     expected, found = ours.n_parameters - ours.n_head, theirs.n_parameters - theirs.n_head
     if abs(found - expected) > PARAMETER_TOLERANCE * expected:
         raise CheckpointError(

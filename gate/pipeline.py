@@ -59,7 +59,6 @@ class Request:
     candidate: str
     backend: str
     device: str
-    python: str | None
     stages: tuple[str, ...]
     keep_going: bool
     allow_identical: bool
@@ -133,7 +132,6 @@ class _Run:
             seed=self.loaded.policy.seed,
             backend=self.request.backend,
             device=self.request.device,
-            python=self.request.python,
             progress=self.services.reporter.progress,
         )
         interrupted = False

@@ -18,12 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from gate.artifact import read_observations, sync_folder, write_atomic, write_observations
-from gate.errors import ArtifactError, DataError
+from gate.checkpoint.digests import cache_root
+from gate.errors import ArtifactError, DataError, UsageError
 from gate.records import Measurement, Role
 
 ENTRY_VERSION = 1
 REQUIRED = frozenset(
-    {"effective_digest", "stage", "source", "settings_digest", "sample_seed", "backend", "environment"}
+    {"digest", "effective_digest", "stage", "source", "settings_digest", "sample_seed", "backend", "environment"}
 )
 """Without one of these, two different measurements could share a key."""
 
@@ -44,11 +45,11 @@ class StoredMeasurement:
 
 
 def default_root() -> Path:
-    """`$QUANTGATE_STORE`, else the platform's cache folder."""
+    """`$QUANTGATE_STORE`, else in the user's cache.  Raises as `cache_root`."""
     named = os.environ.get("QUANTGATE_STORE")
     if named:
-        return Path(named).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "quantgate" / "store"
+        return Path(named)
+    return cache_root() / "store"
 
 
 def stage_digest(settings: Mapping[str, Any], files: Sequence[Path], version: int) -> str:
@@ -100,11 +101,21 @@ class Store:
 
     @contextmanager
     def reserve(self, key: str) -> Iterator[Slot]:
-        """A private folder to measure into; it vanishes at the end, whatever was not committed with it."""
+        """A private folder to measure into; it vanishes at the end, whatever was not committed with it.
+
+        Raises:
+            UsageError: the store's folder cannot be written.
+        """
         if key not in self._parts:
             raise ValueError(f"found key {key!r}, expected one made by this store's key()")
         temporary = self.root / "tmp" / f"{key}.{os.getpid()}-{secrets.token_hex(4)}"
-        (temporary / ARTIFACTS).mkdir(parents=True)
+        try:
+            (temporary / ARTIFACTS).mkdir(parents=True)
+        except OSError as problem:
+            raise UsageError(
+                f"the baseline store {self.root} cannot be written ({problem.strerror}): "
+                "name another folder with --store or QUANTGATE_STORE"
+            ) from problem
         slot = Slot(self, key, self._parts[key], temporary)
         try:
             yield slot
@@ -122,12 +133,15 @@ class Store:
 
     def _set_aside(self, key: str, folder: Path, why: str) -> None:
         target = self.root / "corrupt" / f"{key}.{secrets.token_hex(4)}"
-        target.parent.mkdir(parents=True, exist_ok=True)
-        self.problems.append(f"a stored baseline measurement was not used and moved to {target}: {why}")
         try:
+            target.parent.mkdir(parents=True, exist_ok=True)
             folder.rename(target)
+            where = f"moved to {target}"
         except FileNotFoundError:
-            return  # another process has moved it already
+            where = "has been moved aside by another process"
+        except OSError as problem:
+            where = f"could not be moved aside ({problem.strerror})"
+        self.problems.append(f"a stored baseline measurement was not used and {where}: {why}")
 
     def _publish(self, key: str, temporary: Path) -> StoredMeasurement:
         """Give a finished folder its final name; the first writer wins and the others read its entry."""
@@ -161,10 +175,17 @@ class Slot:
 
         Raises:
             ValueError: not a baseline's measurement.
-            ArtifactError: what was written cannot be read back.
+            ArtifactError: it cannot be written, or what was written cannot be read back.
         """
         if measurement.role is not Role.BASELINE:
             raise ValueError(f"the store keeps baselines, found a measurement of the {measurement.role}")
+        try:
+            self._write(measurement, provenance)
+            return self._store._publish(self._key, self._folder)
+        except OSError as problem:
+            raise ArtifactError(f"cannot write to the baseline store {self._store.root}: {problem}") from problem
+
+    def _write(self, measurement: Measurement, provenance: Mapping[str, Any]) -> None:
         write_observations(self._folder / DATA, [measurement])
         for path in _contents(self._folder):
             _sync(path)
@@ -177,7 +198,6 @@ class Slot:
         }
         meta["checksum"] = _digest(meta)
         write_atomic(self._folder / META, json.dumps(meta, indent=1, sort_keys=True).encode())
-        return self._store._publish(self._key, self._folder)
 
 
 def _read(key: str, folder: Path) -> StoredMeasurement:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from gate.artifact import write_atomic
 from gate.checkpoint.safetensors_header import Tensor
-from gate.errors import CheckpointError
+from gate.errors import CheckpointError, UsageError
 
 _CHUNK_BYTES = 4 * 2**20
 _VERSION = 1
@@ -31,10 +31,23 @@ class FileDigest:
     tensors: tuple[tuple[str, str, tuple[int, ...], str], ...]
 
 
+def cache_root() -> Path:
+    """The gate's folder for what can be computed again: `$XDG_CACHE_HOME/quantgate`, by default under ~/.cache.
+
+    Raises:
+        UsageError: this user has no home folder.
+    """
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "quantgate"
+    except RuntimeError as problem:
+        raise UsageError(
+            f"found no place for the gate's cache ({problem}): set XDG_CACHE_HOME to a folder"
+        ) from problem
+
+
 def default_cache() -> Path:
-    """Where digests are remembered: `$XDG_CACHE_HOME/quantgate/digests`, by default under ~/.cache."""
-    root = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(root).expanduser() / "quantgate" / "digests"
+    """Where digests are remembered.  Raises as `cache_root`."""
+    return cache_root() / "digests"
 
 
 def file_digest(path: Path, tensors: Sequence[Tensor], cache: Path) -> FileDigest:
