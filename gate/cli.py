@@ -215,6 +215,7 @@ def _run(
     from gate.backends import BACKENDS, Checkpoint
     from gate.console import RunConsole
     from gate.pipeline import Request, Services, run_gate
+    from gate.policy import DomainStage
     from gate.records import Role
     from gate.store import Store, default_root
 
@@ -222,6 +223,9 @@ def _run(
         raise UsageError(f"unknown backend {backend!r}, expected one of {', '.join(BACKENDS)}")
     place = device or environment.default_device()
     outputs.prepare(out)
+
+    judges = [s.judge for s in loaded.policy.stages if isinstance(s, DomainStage) and s.judge]
+    keys = [j.api_key_env for j in judges if j.api_key_env]  # the only secrets that a worker gets to see
 
     def start(role: Role, chosen: Checkpoint) -> launch.Worker:
         return launch.start(
@@ -233,6 +237,7 @@ def _run(
             log=out / "log.txt",
             silence_seconds=120.0,
             start_seconds=120.0,
+            keep_env=keys,
         )
 
     with (out / "log.txt").open("a", encoding="utf-8") as log:

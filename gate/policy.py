@@ -5,23 +5,27 @@ Pure: models and derived values only.  Files and lines live in `policy_file`, co
 
 from __future__ import annotations
 
-import math
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    WithJsonSchema,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from gate import template as templates
 from gate import units
+from gate.policy_values import (
+    Duration,
+    Lost,
+    Name,
+    Percent,
+    Points,
+    Positive,
+    Quantity,
+    RuleId,
+    Sample,
+    Speedup,
+    Template,
+    Text,
+    Version,
+)
 from gate.records import Bound, BoundKind, MaxLost, Rule, Scope, Severity
 
 TextMetric = Literal["macro_f1", "rouge_l", "bleu", "chrf", "invalid_json_rate"]
@@ -35,76 +39,6 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
-def _written(parse: Callable[[str], float], *, numbers: bool = False, positive: bool = False) -> BeforeValidator:
-    """Keeps what the author wrote after checking that it parses; the number is derived when it is needed."""
-
-    def check(value: object) -> object:
-        plain = numbers and isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-        parsed = float(str(value)) if plain else parse(str(value))
-        if positive and not parsed > 0:
-            raise ValueError(f"found {str(value)!r}, expected more than zero")
-        return value
-
-    return BeforeValidator(check)
-
-
-def _text_schema(pattern: str, *examples: str) -> WithJsonSchema:
-    return WithJsonSchema({"type": "string", "pattern": pattern, "examples": list(examples)})
-
-
-def _number_or_text_schema(pattern: str, *examples: str | float) -> WithJsonSchema:
-    kinds = [{"type": "number"}, {"type": "string", "pattern": pattern}]
-    return WithJsonSchema({"anyOf": kinds, "examples": list(examples)})
-
-
-def _count_or_share(smallest: int) -> BeforeValidator:
-    def check(value: object) -> object:
-        if isinstance(value, int) and not isinstance(value, bool) and value >= smallest:
-            return value
-        expected = f"a count of at least {smallest} or a percentage up to 100% such as 20%"
-        if isinstance(value, str) and re.fullmatch(units.PERCENT_PATTERN, value.strip(), re.ASCII):
-            share = units.percent(value)
-            if share <= 1 and (share > 0 or smallest == 0):
-                return value
-        raise ValueError(f"found {value!r}, expected {expected}")
-
-    return BeforeValidator(check)
-
-
-def _count_or_share_schema(smallest: int) -> WithJsonSchema:
-    kinds = [{"type": "integer", "minimum": smallest}, {"type": "string", "pattern": units.PERCENT_PATTERN}]
-    return WithJsonSchema({"anyOf": kinds, "examples": ["20%", 500]})
-
-
-def _pattern(pattern: str, expected: str) -> tuple[AfterValidator, WithJsonSchema]:
-    def check(value: str) -> str:
-        if re.fullmatch(pattern, value) is None:
-            raise ValueError(f"found {value!r}, expected {expected}")
-        return value
-
-    return AfterValidator(check), WithJsonSchema({"type": "string", "pattern": f"^{pattern}$"})
-
-
-def _template(value: str) -> str:
-    problem = templates.template_problem(value)
-    if problem is not None:
-        raise ValueError(problem)
-    return value
-
-
-def _version(value: object) -> object:
-    if value != 1 or isinstance(value, bool):
-        raise ValueError(f"found {value!r}, expected 1: the version of the policy's format, not of the gate")
-    return value
-
-
-_NAME, _NAME_SCHEMA = _pattern(r"[A-Za-z0-9][A-Za-z0-9_-]*", "letters, digits, _ and -, not starting with - or _")
-_ID, _ID_SCHEMA = _pattern(r"[A-Za-z0-9][A-Za-z0-9_.,@-]*", "letters, digits and _ . , @ -")
-Name = Annotated[str, _NAME, _NAME_SCHEMA]
-_RuleId = Annotated[str, _ID, _ID_SCHEMA]
-Text = Annotated[str, Field(min_length=1)]
-Positive = Annotated[int, Field(ge=1)]
-
 _PARSERS = {
     BoundKind.MAX_INCREASE: units.percent,
     BoundKind.MAX_DROP: units.points,
@@ -113,36 +47,19 @@ _PARSERS = {
     BoundKind.MAX: units.quantity,
     BoundKind.MIN: units.quantity,
 }
-_Percent = Annotated[str, _written(units.percent), _text_schema(units.PERCENT_PATTERN, "5%", "97%")]
-_Points = Annotated[str, _written(units.points), _text_schema(units.POINTS_PATTERN, "3pp")]
-_Speedup = Annotated[
-    str | float,
-    _written(units.speedup, numbers=True, positive=True),
-    _number_or_text_schema(units.SPEEDUP_PATTERN, 1.5, "1.5x"),
-]
-_Quantity = Annotated[
-    str | float,
-    _written(units.quantity, numbers=True),
-    _number_or_text_schema(units.QUANTITY_PATTERN, "24GiB", "200ms", "2%", 0.95),
-]
-Duration = Annotated[
-    str, _written(units.duration_seconds, positive=True), _text_schema(units.DURATION_PATTERN, "90s", "20min")
-]
-_Sample = Annotated[int | str, _count_or_share(1), _count_or_share_schema(1)]
-_Lost = Annotated[int | str, _count_or_share(0), _count_or_share_schema(0)]
 
 
 class RuleSettings(Strict):
     """One acceptance rule: a metric and exactly one bound."""
 
-    id: _RuleId | None = Field(None, description="a name that stays; default: stage.source.metric.bound")
+    id: RuleId | None = Field(None, description="a name that stays; default: stage.source.metric.bound")
     metric: Text
-    max_increase: _Percent | None = Field(None, description="largest relative increase over the baseline")
-    max_drop: _Points | None = Field(None, description="largest drop below the baseline, in percentage points")
-    min_retained: _Percent | None = Field(None, description="smallest share of the baseline's value kept")
-    min_speedup: _Speedup | None = Field(None, description="smallest speed-up over the baseline")
-    max: _Quantity | None = Field(None, description="largest value of the candidate itself")
-    min: _Quantity | None = Field(None, description="smallest value of the candidate itself")
+    max_increase: Percent | None = Field(None, description="largest relative increase over the baseline")
+    max_drop: Points | None = Field(None, description="largest drop below the baseline, in percentage points")
+    min_retained: Percent | None = Field(None, description="smallest share of the baseline's value kept")
+    min_speedup: Speedup | None = Field(None, description="smallest speed-up over the baseline")
+    max: Quantity | None = Field(None, description="largest value of the candidate itself")
+    min: Quantity | None = Field(None, description="smallest value of the candidate itself")
     corpus: str | None = Field(None, description="perplexity: judge this corpus only")
     by: Literal["category", "subject"] | None = Field(None, description="a guard rail over groups of items")
     batch: Positive | None = Field(None, description="profile: judge this batch size only")
@@ -151,7 +68,7 @@ class RuleSettings(Strict):
     )
     scope: Annotated[Scope, Field(strict=False)] = Scope.BENCHMARK
     max_items: Positive | None = None
-    max_lost: _Lost = Field(0, description="items that may be lost: a count or a percentage")
+    max_lost: Lost = Field(0, description="items that may be lost: a count or a percentage")
 
     @model_validator(mode="after")
     def _one_bound(self) -> RuleSettings:
@@ -224,7 +141,7 @@ class Task(Strict):
     task: Text
     fewshot: Annotated[int, Field(ge=0)] | None = Field(None, description="examples in the prompt; default: the task's")
     fewshot_sampler: Literal["per_document", "first_n"] = "per_document"
-    sample: _Sample | None = Field(None, description="seeded random sample: 20% or a count")
+    sample: Sample | None = Field(None, description="seeded random sample: 20% or a count")
     chat: bool = Field(False, description="apply the chat template")
     max_new_tokens: Positive | None = None
     unsafe_code: bool = Field(False, description="allow a task that executes what the model wrote")
@@ -253,14 +170,12 @@ class DomainStage(StageSettings):
 
     kind: Literal["domain"]
     data: Text
-    template: Annotated[str, AfterValidator(_template)] = Field(
-        "{input}", description="plain text with {input}, {id}, {category}; {{ and }} for braces"
-    )
+    template: Template = Field("{input}", description="plain text with {input}, {id}, {category}; {{ and }} for braces")
     chat: bool = False
     match: Literal["exact", "contains", "regex", "numeric", "choice", "json"]
     tolerance: Annotated[float, Field(ge=0)] = Field(0.0, description="numeric: largest absolute difference")
     json_fields: list[str] | None = Field(None, description="json: fields that must be equal; default: all expected")
-    sample: _Sample | None = Field(None, description="seeded random sample: 20% or a count")
+    sample: Sample | None = Field(None, description="seeded random sample: 20% or a count")
     max_new_tokens: Positive = 64
     stop: list[str] = Field(default_factory=list)
     text_metrics: list[TextMetric] = Field(
@@ -314,7 +229,7 @@ class CheckpointSettings(Strict):
 class Policy(Strict):
     """What a candidate must keep.  Only `version` and `stages` are required."""
 
-    version: Annotated[Literal[1], BeforeValidator(_version)]
+    version: Version
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = Field(0.95, description="one-sided, per side and rule")
     seed: int = 0
     on_inconclusive: Literal["fail", "warn"] = "fail"

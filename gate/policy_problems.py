@@ -26,9 +26,13 @@ from gate.records import BoundKind, Direction, Estimand, Metric, Severity
 
 Problem = tuple[Location, str]
 
-# What only exists where the model writes an answer; `match: choice` compares log-likelihoods instead.
-_NEEDS_ANSWERS = frozenset(metrics.DOMAIN) - {"accuracy", "macro_f1"}
-_UNITS = {"B": ("bytes", "bytes such as 24GiB"), "s": ("seconds", "a time such as 200ms")}
+_WRITTEN = ("exact", "contains", "regex", "numeric", "json")
+_MATCHES: dict[str, tuple[str, ...]] = {
+    "macro_f1": ("exact", "contains", "choice"),
+    **dict.fromkeys(("rouge_l", "bleu", "chrf"), ("exact", "contains", "numeric")),
+    **dict.fromkeys(set(metrics.DOMAIN) - {"accuracy", "macro_f1", "rouge_l", "bleu", "chrf"}, _WRITTEN),
+}
+"""Domain metric → kinds of match under which it means something: labels, texts to compare with, a written answer."""
 
 
 def rule_problems(policy: Policy) -> Iterator[Problem]:
@@ -161,20 +165,21 @@ def _domain_problems(stage: DomainStage) -> Iterator[Problem]:
         yield ("tolerance",), f"tolerance is for match: numeric, found match: {stage.match}"
     if stage.json_fields is not None and stage.match != "json":
         yield ("json_fields",), f"json_fields is for match: json, found match: {stage.match}"
-    if stage.match == "choice":
-        if stage.judge is not None:
-            yield ("judge",), "match: choice compares log-likelihoods and writes no answer that a judge could read"
-        for name in stage.text_metrics:
-            if name in _NEEDS_ANSWERS and not any(r.metric == name for r in stage.rules):
-                yield ("text_metrics",), f"{name} needs written answers, which match: choice does not produce"
+    if stage.judge is not None and stage.match == "choice":
+        yield ("judge",), "match: choice compares log-likelihoods and writes no answer that a judge could read"
+    named = {r.metric for r in stage.rules}
+    for name in stage.text_metrics:
+        if name not in named and stage.match not in _MATCHES[name]:
+            yield ("text_metrics",), _unfit(name, stage.match)
     for r, rule in enumerate(stage.rules):
         if rule.metric in JUDGE_METRICS and stage.judge is None:
             yield (
                 ("rules", r, "metric"),
-                f"{rule.metric} needs a `judge:` block with url, model and rubric in this stage",
+                f"{rule.metric} needs a `judge:` block (url, model, rubric) in this stage",
             )
-        elif rule.metric in _NEEDS_ANSWERS and stage.match == "choice":
-            yield (
-                ("rules", r, "metric"),
-                f"{rule.metric} needs written answers, which match: choice does not produce",
-            )
+        elif stage.match not in _MATCHES.get(rule.metric, (stage.match,)):
+            yield ("rules", r, "metric"), _unfit(rule.metric, stage.match)
+
+
+def _unfit(metric: str, match: str) -> str:
+    return f"{metric} cannot be measured with match: {match}, expected match: {' or '.join(_MATCHES[metric])}"

@@ -36,6 +36,7 @@ HOME = {
     "policy_file": "policy",
     "policy_mistakes": "policy",
     "policy_problems": "policy",
+    "policy_values": "policy",
     "task_catalog": "records",
     "template": "records",
     "units": "records",

@@ -60,6 +60,13 @@ class Window:
     tokens: tuple[int, ...]
     n_scored: int
 
+    def __post_init__(self) -> None:
+        if not 1 <= self.n_scored < len(self.tokens):
+            raise ValueError(
+                f"a window of {len(self.tokens)} tokens scores {self.n_scored!r} of them, expected at least 1 and "
+                "at most all but the first: prepend bos() to score a document's first token"
+            )
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WindowScores:
@@ -140,7 +147,10 @@ class Backend(Protocol):
         temperature: float,
         seed: int,
     ) -> list[Generation]:
-        """One generation per prompt, in order; greedy at temperature 0."""
+        """One generation per prompt, in order; greedy at temperature 0.
+
+        Raises ValueError when a prompt and its new tokens exceed the context: nothing is cut silently.
+        """
         ...
 
     def harness(self) -> LM:

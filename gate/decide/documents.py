@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Sequence
 
 from gate.decide.estimate import Estimate, Span, resolution_factor
+from gate.decide.items import best_rate
 from gate.decide.pairing import Pairs, check_lost, lost_text
 from gate.errors import CouldNotMeasure
 from gate.records import BoundKind, Estimand, Rule
@@ -84,9 +85,11 @@ def estimate(rule: Rule, pairs: Pairs, confidence: float) -> Estimate:
             "mean": result.estimate,
             "standard_error": result.standard_error,
         },
+        unit="documents",
         n_paired=len(pairs.paired),
         n_lost=pairs.n_lost,
         detectable=_exp(resolution_factor(confidence) * result.standard_error) - 1 if relative else None,
+        best=best_rate(rule.bound.kind) if is_rate else None,
         undecidable=f"{lost_text(pairs)} and could hold any value" if pairs.n_lost else None,
         cautions=cautions,
     )

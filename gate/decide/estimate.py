@@ -15,6 +15,8 @@ from gate.stats.quantiles import z
 POWER = 0.8
 """Power at which the smallest resolvable drop and the items needed are stated."""
 
+_FORESEEABLE = 1e4  # an estimate closer to the bound than this part of a half-width says nothing of how many it takes
+
 _LARGER_IS_WORSE = frozenset({BoundKind.MAX_DROP, BoundKind.MAX_INCREASE, BoundKind.MAX})
 
 NOUN = {
@@ -40,9 +42,11 @@ class Estimate:
         limits: one-sided confidence → (low, high), for `value`.
         method: names from `stats.METHODS`, joined by `+` where the wider of several counts.
         counts: sufficient statistics.
+        unit: what `n_paired` counts, for people; None where more of them would decide nothing.
         n_paired: items the estimate rests on.
         n_lost: items expected that it does not rest on.
         detectable: the smallest distance from no change that this many items resolve, or None.
+        best: the best value there can be, where there is one (a rate of 1): no finite sample shows it.
         undecidable: why nothing may be concluded whatever the limits, or None.
         cautions: what the reader should know about the limits.
     """
@@ -53,9 +57,11 @@ class Estimate:
     limits: Callable[[float], Span]
     method: str
     counts: Mapping[str, float]
+    unit: str | None
     n_paired: int
     n_lost: int
     detectable: float | None
+    best: float | None
     undecidable: str | None
     cautions: tuple[str, ...]
 
@@ -132,17 +138,19 @@ def resolution_factor(confidence: float) -> float:
 
 
 def n_needed(estimate: Estimate, limits: Span, bound: Bound, confidence: float) -> int | None:
-    """About how many items would decide, if the estimate is the truth, with power 0.8; None if not foreseeable.
+    """About how many items would decide, if the estimate is the truth; None if that cannot be foreseen.
 
-    The half-width h on the side of the bound shrinks like 1/√n, so n·((z_conf + z_power)/z_conf · h/gap)²,
-    gap being the distance from the estimate to the bound.  With no flips at all it shrinks like 1/n: n·h/gap.
+    n·(detectable/gap)², gap being the distance from the estimate to the bound: for item rates this is
+    (z_conf + z_power)²·f/gap², power 0.8 at the observed flip rate f.  Where `detectable` is unknown,
+    (z_conf + z_power)/z_conf half-widths stand for it.  With no flips at all the width shrinks like 1/n: n·half/gap.
     """
     gap = abs(estimate.value - bound.value)
     half = limits[1] - estimate.value if bound.value >= estimate.value else estimate.value - limits[0]
-    if gap == 0 or half <= 0:
+    if estimate.unit is None or estimate.undecidable or gap * _FORESEEABLE <= half:
         return None
     if estimate.counts.get("b") == 0 == estimate.counts.get("c"):
         needed = estimate.n_paired * half / gap
     else:
-        needed = estimate.n_paired * (resolution_factor(confidence) / z(confidence) * half / gap) ** 2
-    return int(needed) + 1 if estimate.n_paired < needed < 1e9 else None
+        resolved = estimate.detectable or resolution_factor(confidence) / z(confidence) * half
+        needed = estimate.n_paired * (max(resolved, half) / gap) ** 2
+    return int(needed) + 1

@@ -82,9 +82,11 @@ def estimate(rule: Rule, pairs: Pairs, confidence: float) -> Estimate:
         limits=lambda level: hull((value, value), *(span_of(s, level) for s in samples)),
         method=_method(kind, measured),
         counts=_counts(kind, measured, pairs, flips),
+        unit="items",
         n_paired=n,
         n_lost=pairs.n_lost,
         detectable=None if scale is None else _detectable(flips, n, confidence) / scale,
+        best=best_rate(kind),
         undecidable=None,
         cautions=(f"{lost_text(pairs)}; the interval covers every way they could have come out",)
         if pairs.n_lost
@@ -115,12 +117,19 @@ def ratio_estimate(rule: Rule, pairs: Pairs, confidence: float) -> Estimate:
             "baseline_total": result.baseline_total,
             "candidate_total": result.candidate_total,
         },
+        unit="items",
         n_paired=n,
         n_lost=pairs.n_lost,
         detectable=None,
+        best=None,
         undecidable=f"{lost_text(pairs)} and could hold any value" if pairs.n_lost else None,
         cautions=(),
     )
+
+
+def best_rate(kind: BoundKind) -> float | None:
+    """The rate that a `min` or `max` rule would like best."""
+    return {BoundKind.MIN: 1.0, BoundKind.MAX: 0.0}.get(kind)
 
 
 def _check_range(pairs: Pairs) -> None:

@@ -14,13 +14,13 @@ from gate.decide.pairing import LostItems, Pairs, alone, pair
 from gate.errors import CouldNotMeasure
 from gate.metrics import BOUNDS
 from gate.records import (
-    BoundKind,
     Estimand,
     Finding,
     Interval,
     Measurement,
     Member,
     Metric,
+    Role,
     Rule,
     Scope,
     Status,
@@ -35,11 +35,24 @@ def judge(rule: Rule, baseline: Measurement | None, candidate: Measurement | Non
     `min` and `max` look at the candidate alone; every other bound needs both roles.
     """
     try:
-        return _judge(rule, baseline, candidate, confidence)
+        found = _judge(rule, baseline, candidate, confidence)
+        if found.baseline is None and rule.bound.kind in items.ABSOLUTE and not found.members:
+            return replace(found, baseline=_for_comparison(rule, baseline, confidence))
+        return found
     except LostItems as problem:
         return _error(rule, str(problem), n_paired=problem.n_paired, n_lost=problem.n_lost)
     except CouldNotMeasure as problem:
         return _error(rule, str(problem))
+
+
+def _for_comparison(rule: Rule, baseline: Measurement | None, confidence: float) -> float | None:
+    """The baseline's own value beside a candidate-only rule, where it was measured; it decides nothing."""
+    if baseline is None:
+        return None
+    try:
+        return _judge(rule, None, replace(baseline, role=Role.CANDIDATE), confidence).candidate
+    except CouldNotMeasure:
+        return None
 
 
 def could_not_measure(rule: Rule, reason: str) -> Finding:
@@ -88,7 +101,7 @@ def _metric(rule: Rule, candidate: Measurement) -> Metric:
         known = ", ".join(m.name for m in candidate.metrics) or "nothing"
         raise CouldNotMeasure(
             f"{rule.source} did not report {rule.metric!r}, it reported {known}"
-            + "".join(f"; {note}" for note in candidate.notes if "only" in note or rule.metric in note)
+            + "".join(f"; {note}" for note in candidate.notes)
         )
     if rule.bound.kind not in BOUNDS[metric.estimand]:
         fitting = ", ".join(sorted(BOUNDS[metric.estimand]))
@@ -118,8 +131,6 @@ def _finding(rule: Rule, e: Estimate, confidence: float) -> Finding:
     limits = (interval.low, interval.high)
     status = Status.INCONCLUSIVE if e.undecidable else decide(limits, rule.bound)
     needed = n_needed(e, limits, rule.bound, confidence) if status is Status.INCONCLUSIVE else None
-    if e.undecidable:
-        needed = None
     return Finding(
         rule=rule,
         status=status,
@@ -151,20 +162,9 @@ def _reason(rule: Rule, status: Status, e: Estimate, needed: int | None, confide
     if status is Status.REGRESSION:
         return f"the {noun} is beyond the bound {bound} over its whole interval ({100 * confidence:g}% on each side)"
     text = f"the interval of the {noun} holds values on both sides of the bound {bound}"
-    if harm(rule.bound.kind, rule.bound.value) <= _least_harm(rule):
+    if e.best is not None and harm(rule.bound.kind, rule.bound.value) <= harm(rule.bound.kind, e.best):
         return f"{text}; no finite sample can show that a bound of {bound} is kept: give it some room"
-    return text if needed is None else f"{text}; about {needed} would decide, if what was seen is the truth"
-
-
-def _least_harm(rule: Rule) -> float:
-    """The harm of the best value there is, where rates have one: a bound there can never be shown to be kept."""
-    match rule.bound.kind:
-        case BoundKind.MAX:
-            return 0.0
-        case BoundKind.MIN if rule.bound.value == 1:
-            return -1.0
-        case _:
-            return float("-inf")
+    return text if needed is None else f"{text}; about {needed} {e.unit} would decide, if what was seen is the truth"
 
 
 # -- several groups ---------------------------------------------------------------------------------------

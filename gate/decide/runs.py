@@ -13,7 +13,7 @@ from gate.decide.estimate import Estimate, Span, larger_is_worse, span
 from gate.decide.items import ABSOLUTE
 from gate.decide.pairing import Pairs, alone, check_lost, lost_text, pair
 from gate.errors import CouldNotMeasure
-from gate.records import BoundKind, Direction, Measurement, Metric, Rule
+from gate.records import BoundKind, Direction, Estimand, Measurement, Metric, Rule
 from gate.stats import exact, log_ratio
 
 BATCH = "batch="
@@ -25,15 +25,18 @@ def batches(rule: Rule, baseline: Measurement | None, candidate: Measurement, me
     """The groups that a rule covers: the one it names, else every batch size that either role ran or failed.
 
     Raises:
-        CouldNotMeasure: the metric was not observed at all.
+        CouldNotMeasure: the metric was not observed at all, or not by batch size.
     """
-    if rule.batch is not None:
-        return (f"{BATCH}{rule.batch}",)
     found: set[str | None] = set()
     for measurement in (candidate,) if baseline is None else (baseline, candidate):
         found |= {o.group for o in measurement.observations if o.metric == metric.observed}
         tails = (f.item_id.rsplit("/", 1)[-1] for f in measurement.failures)
-        found |= {tail for tail in tails if tail.startswith(BATCH)}
+        if metric.estimand is Estimand.TIMING:
+            found |= {tail for tail in tails if tail.startswith(BATCH)}
+    if rule.batch is not None and found == {None}:
+        raise CouldNotMeasure(f"{metric.name} is read once for all batch sizes: remove `batch` from the rule")
+    if rule.batch is not None:
+        return (f"{BATCH}{rule.batch}",)
     if not found:
         raise CouldNotMeasure(f"{metric.name}: nothing was measured by either role")
     return tuple(sorted(found, key=_batch_size))
@@ -92,9 +95,11 @@ def timing(
         limits=limits,
         method="log_mean_t" if kind in ABSOLUTE else "log_ratio_t",
         counts={"R": len(b), "N": pairs.n_expected},
+        unit="pairs of blocks",
         n_paired=len(b),
         n_lost=pairs.n_lost,
         detectable=None,
+        best=None,
         undecidable=f"{lost_text(pairs)} and could hold any value" if pairs.n_lost else None,
         cautions=(),
     )
@@ -143,9 +148,11 @@ def scalar(
         limits=lambda level: (result.low - shift, result.high - shift),
         method="exact" if kind in ABSOLUTE else "exact_ratio",
         counts={"readings": len(c)},
+        unit=None,
         n_paired=len(c),
         n_lost=0,
         detectable=None,
+        best=None,
         undecidable=None,
         cautions=(),
     )

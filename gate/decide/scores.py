@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Mapping
 
 from gate.decide.estimate import Estimate, Span, hull, span
-from gate.decide.items import ABSOLUTE
+from gate.decide.items import ABSOLUTE, best_rate
 from gate.decide.pairing import LostItems, causes
 from gate.errors import CouldNotMeasure
 from gate.records import BoundKind, Estimand, Measurement, Metric, Rule
@@ -96,9 +96,11 @@ def estimate(
         limits=limits,
         method="jackknife_ratio" if kind is BoundKind.MIN_RETAINED else "jackknife_t",
         counts={"groups": len(groups), "n": n, "N": candidate.n_expected},
+        unit="items",
         n_paired=n,
         n_lost=n_lost,
         detectable=None,
+        best=best_rate(kind),
         undecidable=f"{n_lost} items could not be measured and could have moved {metric.name} anywhere"
         if n_lost
         else None,

@@ -18,7 +18,7 @@ from pathlib import Path
 from gate.backends import Backend, Generation
 from gate.errors import CouldNotMeasure
 from gate.policy import DomainStage
-from gate.records import Answer, ItemFailure, Measurement
+from gate.records import Answer, ItemFailure, Measurement, Metric
 from gate.stages import Context, judge_endpoint, matchers
 from gate.stages.domain_data import Item, read_items
 from gate.stages.domain_scores import Outcome, corpus_observations, declared, item_observations
@@ -33,10 +33,7 @@ PROMPT_TAIL_CHARACTERS = 2000
 
 def check(settings: DomainStage, base: Path) -> None:
     """Every line of the data file, the wanted metrics, the judge.  Raises DataError or CouldNotMeasure."""
-    declared(settings)
-    _items(settings, base)
-    if settings.judge is not None:
-        judge_endpoint.verify(settings.judge, _judge_key(settings))
+    _checked(settings, base)
 
 
 def measure(backend: Backend, settings: DomainStage, context: Context) -> Iterator[Measurement]:
@@ -47,9 +44,7 @@ def measure(backend: Backend, settings: DomainStage, context: Context) -> Iterat
         CouldNotMeasure: nothing to ask, no chat template, or the model answers no item at all.
     """
     started = time.perf_counter()
-    check(settings, context.base)
-    metrics = declared(settings)
-    items = _items(settings, context.base)
+    items, metrics = _checked(settings, context.base)
     order = draw([f"{settings.name}\0{item.id}" for item in items], seed=context.sample_seed, sample=settings.sample)
     asked = [_asked(backend, settings, items[index], position) for position, index in enumerate(order)]
     jury = Jury(settings.judge, _judge_key(settings))
@@ -118,8 +113,11 @@ class _Reply:
     generation: Generation | None
 
 
-def _items(settings: DomainStage, base: Path) -> list[Item]:
-    return read_items(base / settings.data, partial(matchers.problem, settings))
+def _checked(settings: DomainStage, base: Path) -> tuple[list[Item], tuple[Metric, ...]]:
+    metrics = declared(settings)
+    if settings.judge is not None:
+        judge_endpoint.verify(settings.judge, _judge_key(settings))
+    return read_items(base / settings.data, partial(matchers.problem, settings)), metrics
 
 
 def _asked(backend: Backend, settings: DomainStage, item: Item, position: int) -> _Asked:

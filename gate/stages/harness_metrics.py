@@ -18,9 +18,10 @@ from gate.stages.harness_items import Scored
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Declared:
-    """The metrics of a measurement, and notes on those left out."""
+    """The metrics of a measurement, notes on those left out, and the names of both."""
 
     metrics: tuple[Metric, ...]
+    seen: frozenset[str]
     notes: tuple[str, ...]
 
 
@@ -47,7 +48,7 @@ def declare(tasks: Mapping[str, Any], scored: Sequence[Scored]) -> Declared:
             metrics += agreed
         else:
             notes.append(f"metric {name!r} is not reported: {[*reasons, 'its tasks define it differently'][0]}")
-    return Declared(metrics=tuple(metrics), notes=tuple(notes))
+    return Declared(metrics=tuple(metrics), seen=frozenset(names), notes=tuple(notes))
 
 
 def _announced(task: Any) -> list[str]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import functools
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,10 +16,12 @@ import yaml
 from datasets.exceptions import DatasetsError
 from lm_eval.api.samplers import get_sampler
 from lm_eval.tasks import TaskManager
+from lm_eval.tasks._index import TaskIndex
 from lm_eval.tasks._yaml_loader import load_yaml
 
 from gate.errors import CouldNotMeasure, DataError
 from gate.policy import Task
+from gate.stages.harness_index import YAML_ERRORS, all_names, entries
 from gate.stages.isolation import ITEM_ERRORS
 
 _FILE_FORMATS = frozenset({"json", "csv", "parquet", "arrow", "text"})
@@ -41,58 +42,70 @@ def find(name: str, include_path: Path | None) -> Found:
     if include_path is not None and not include_path.is_dir():
         raise DataError(f"found no folder {str(include_path)!r}, expected the local task YAML there (include_path)")
     manager = TaskManager(include_path=None if include_path is None else str(include_path), include_defaults=False)
-    if (found := _resolve(name, manager)) is not None:
-        return found
-    # indexing the thousands of bundled tasks takes many seconds: only when the local ones do not suffice
-    for bundled, entry in _bundled_tasks().items():
-        manager.task_index.setdefault(bundled, entry)
-    if (found := _resolve(name, manager)) is not None:
-        return found
-    near = difflib.get_close_matches(name, manager.task_index, n=5, cutoff=0.5)
+    index = manager.task_index
+    local = dict(index)
+    asked: set[str] = set()
+    while True:
+        reached: set[str] = set()
+        try:
+            configs, unknown = dict(_leaves(name, index, frozenset(), reached)), None
+        except KeyError as missing:
+            configs, unknown = {}, str(missing.args[0])
+        if reached <= asked | local.keys():
+            break
+        asked |= reached - local.keys()
+        index.update({bundled: entry for bundled, entry in entries(asked).items() if bundled not in local})
+    if unknown is None:
+        return Found(name=name, manager=manager, configs=configs)
+    member = "" if unknown == name else f" in the group {name!r}"
+    near = difflib.get_close_matches(unknown, [*local, *all_names()], n=5, cutoff=0.5)
     hint = f"did you mean {', '.join(near)}?" if near else "`lm-eval ls tasks` lists them"
-    raise DataError(f"found the task {name!r}, expected a task, group or tag of lm-eval or of include_path: {hint}")
+    skipped = "".join(f"\n  not read: {path}: {problem}" for path, problem in _unreadable(include_path))
+    expected = "expected a task, group or tag of lm-eval or of include_path"
+    raise DataError(f"found the task {unknown!r}{member}, {expected}: {hint}{skipped}")
 
 
-@functools.cache
-def _bundled_tasks() -> Mapping[str, Any]:
-    index: Mapping[str, Any] = TaskManager().task_index
-    return index
-
-
-def _resolve(name: str, manager: Any) -> Found | None:
-    """None when the name, or anything that it refers to, is not in the manager's index."""
-    try:
-        configs = dict(_leaves(name, manager.task_index, frozenset()))
-    except KeyError:
-        return None
-    return Found(name=name, manager=manager, configs=configs) if configs else None
+def _unreadable(include_path: Path | None) -> Iterator[tuple[Path, str]]:
+    """Local YAML files that lm-eval leaves out of its index without a word."""
+    for path in sorted(include_path.rglob("*.yaml")) if include_path is not None else ():
+        try:
+            TaskIndex.process_cfg(load_yaml(path, resolve_func=False), path, {})
+        except YAML_ERRORS as error:
+            yield path, " ".join(str(error).split())
 
 
 def _leaves(
-    name: str, index: Mapping[str, Any], above: frozenset[str]
+    name: str, index: Mapping[str, Any], above: frozenset[str], reached: set[str]
 ) -> Iterator[tuple[str, tuple[Mapping[str, Any], Path | None]]]:
+    """The tasks below a name with their configs; adds every name that was looked up to `reached`.
+
+    Raises:
+        KeyError: a name is not in the index.
+    """
+    reached.add(name)
     entry = index[name]
     if name in above:
         raise DataError(f"found the group {name!r} inside itself, expected a tree of tasks")
     folder = entry.yaml_path.parent if entry.yaml_path else None
     if entry.kind.name == "TAG":
         for child in sorted(entry.tags):
-            yield from _leaves(child, index, above | {name})
+            yield from _leaves(child, index, above | {name}, reached)
     elif entry.kind.name == "GROUP":
-        yield from _members(entry.cfg.get("task"), folder, index, above | {name})
+        yield from _members(entry.cfg.get("task"), folder, index, above | {name}, reached)
     else:
         yield name, (entry.cfg, folder)
 
 
 def _members(
-    members: Any, folder: Path | None, index: Mapping[str, Any], above: frozenset[str]
+    members: Any, folder: Path | None, index: Mapping[str, Any], above: frozenset[str], reached: set[str]
 ) -> Iterator[tuple[str, tuple[Mapping[str, Any], Path | None]]]:
     for member in [members] if isinstance(members, str) else members or []:
         name = member if isinstance(member, str) else member.get("group") or member["task"]
+        reached.add(name)
         if name in index:
-            yield from _leaves(name, index, above)
+            yield from _leaves(name, index, above, reached)
         elif isinstance(member, Mapping) and "group" in member:
-            yield from _members(member.get("task"), folder, index, above)
+            yield from _members(member.get("task"), folder, index, above, reached)
         elif isinstance(member, Mapping) and ("dataset_path" in member or "custom_dataset" in member):
             yield name, (member, folder)
         else:

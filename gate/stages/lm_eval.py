@@ -54,7 +54,7 @@ def measure(backend: Backend, settings: LmEvalStage, context: Context) -> Iterat
     if task_settings.unsafe_code:
         os.environ["HF_ALLOW_CODE_EVAL"] = "1"  # asked for in the policy; the metric refuses to run without it
     tasks = load(found, task_settings)
-    is_group = set(tasks) != {found.name}
+    is_group = len(tasks) > 1
     available = list(documents(tasks))
     if not available:
         raise CouldNotMeasure(f"task {found.name!r} has no documents: there is nothing to measure")
@@ -66,6 +66,7 @@ def measure(backend: Backend, settings: LmEvalStage, context: Context) -> Iterat
     declared: Declared | None = None
     done = truncated = 0
     unusable: Counter[str] = Counter()
+    late: set[str] = set()
     for block in blocks(chosen):
         items, failures = _rendered(block, chat_template)
         truncated += sum(is_truncated(item, backend) for item in items)
@@ -92,6 +93,7 @@ def measure(backend: Backend, settings: LmEvalStage, context: Context) -> Iterat
                     unusable[metric.name] += 1
                 else:
                     observations.append(value)
+            late |= one.values.keys() - declared.seen
         done += len(block)
         context.progress(done, len(chosen), found.name)
         remarks = [*declared.notes, *_remarks(task_settings, tasks, len(available), len(chosen))]
@@ -99,6 +101,7 @@ def measure(backend: Backend, settings: LmEvalStage, context: Context) -> Iterat
             remarks += [
                 f"metric {name!r}: no usable value on {count} items" for name, count in sorted(unusable.items())
             ]
+            remarks += [f"metric {name!r} is not reported: it appeared after the first block" for name in sorted(late)]
             if truncated:
                 length = backend.info.context_length
                 remarks.append(f"{truncated} prompts are longer than the {length} tokens of context: cut on the left")

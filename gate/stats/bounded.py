@@ -77,8 +77,8 @@ def _tilt(deviations: NDArray[np.float64], counts: NDArray[np.float64], end: flo
     def slope(tilt: float) -> float:
         return float((counts * deviations / (1 + tilt * deviations)).sum())
 
-    # A value at the very end keeps the root inside, where the sum falls to minus infinity.
-    largest = 1 / end if deviations.min() > -end else (1 - 1e-13) / end
+    # A value at the very end keeps the root inside, where the sum falls to minus infinity: stop just before.
+    largest = (1 - 1e-13) / end
     return largest if slope(largest) >= 0 else float(brentq(slope, 0.0, largest, xtol=1e-15 / end))
 
 

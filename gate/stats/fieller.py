@@ -42,9 +42,9 @@ def limits(
 
 
 def finite(estimate: float, low: float, high: float, largest: float) -> tuple[float, float]:
-    """The limits around the estimate, with `largest` for an upper limit that the data do not give.
+    """The limits around the estimate, and no higher than `largest`.
 
-    `largest` is the highest ratio there can be (the candidate right everywhere), so no bound that
-    anybody could meet is failed for it.
+    `largest` is the ratio of a candidate that is right everywhere, so no bound that anybody could meet is failed
+    where the data give no upper limit.
     """
-    return min(low, estimate), max(estimate, largest if math.isinf(high) else high)
+    return min(low, estimate), max(estimate, min(high, largest))

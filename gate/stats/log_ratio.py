@@ -18,6 +18,8 @@ from gate.stats.quantiles import t
 RESOLUTION = 1e-3
 """No interval is narrower than ±0.1 %: clocks and schedulers do not resolve less."""
 
+_MAX_EXPONENT = 700.0  # two wildly different blocks must not overflow
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LogRatio:
@@ -90,4 +92,4 @@ def _limits(logs: Sequence[float], confidence: float) -> tuple[float, float, flo
     mean = math.fsum(logs) / n
     error = math.sqrt(math.fsum((v - mean) ** 2 for v in logs) / (n - 1) / n)
     half = max(t(confidence, n - 1) * error, RESOLUTION)
-    return error, math.exp(mean), math.exp(mean - half), math.exp(mean + half)
+    return error, math.exp(mean), math.exp(mean - half), math.exp(min(mean + half, _MAX_EXPONENT))

@@ -1,0 +1,141 @@
+"""Checkpoints run by transformers: safetensors of any precision, quantized formats it knows, GGUF.
+
+Loads through `hf_load`, which runs no code from the checkpoint; knows nothing of stages.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from gate.backends import BackendInfo, Checkpoint, Generation, Timing, Window, WindowScores
+from gate.backends.hf_generate import Generator
+from gate.backends.hf_load import load
+from gate.backends.hf_memory import peaks
+from gate.backends.hf_score import Scorer
+
+if TYPE_CHECKING:
+    import numpy as np
+    from lm_eval.api.model import LM
+    from numpy.typing import NDArray
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "accelerate", "compressed-tensors", "bitsandbytes")
+DEFAULT_CONTEXT_LENGTH = 2048
+"""lm-eval's default for models that do not say."""
+
+_UNSET_LENGTH = 10**9
+"""Tokenizers without a limit give a number far above this one."""
+
+
+def open_backend(checkpoint: Checkpoint, device: str) -> HFBackend:
+    """Load the checkpoint.  Raises CheckpointError; an environment variable QUANTGATE_THREADS sets torch's threads."""
+    threads = os.environ.get("QUANTGATE_THREADS")
+    if threads:
+        torch.set_num_threads(int(threads))
+    begun = time.perf_counter()
+    model, tokenizer = load(checkpoint, device)
+    if model.device.type == "cuda":
+        torch.cuda.synchronize(model.device)
+    return HFBackend(model, tokenizer, device, time.perf_counter() - begun)
+
+
+class HFBackend:
+    """`gate.backends.Backend` over one transformers model."""
+
+    def __init__(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, device: str, load_seconds: float
+    ) -> None:
+        self._model = model
+        self._tokenizer = tokenizer
+        self._harness: LM | None = None
+        self.info = BackendInfo(
+            name="hf",
+            device=device,
+            dtype=str(model.dtype).removeprefix("torch."),
+            n_parameters=model.num_parameters(),
+            context_length=_context_length(model.config, tokenizer),
+            vocabulary_size=model.get_input_embeddings().num_embeddings,
+            load_seconds=load_seconds,
+            has_logits=True,
+            packages=_versions(),
+        )
+        self._scorer = Scorer(model)
+        self._generator = Generator(model, tokenizer, self.info.context_length)
+
+    def encode(self, text: str) -> list[int]:
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False)
+        return ids
+
+    def bos(self) -> int | None:
+        start: int | None = self._tokenizer.bos_token_id
+        return start
+
+    def chat(self, messages: Sequence[Mapping[str, str]]) -> str:
+        if not self._tokenizer.chat_template:
+            raise ValueError("the tokenizer has no chat template: set `chat: false`, or give a tokenizer that has one")
+        text: str = self._tokenizer.apply_chat_template(
+            [dict(m) for m in messages], tokenize=False, add_generation_prompt=True
+        )
+        return text
+
+    def score(
+        self, windows: Sequence[Window], *, top_k: int, at_ids: Sequence[NDArray[np.int32]] | None
+    ) -> Iterator[WindowScores]:
+        return self._scorer.score(windows, top_k=top_k, at_ids=at_ids)
+
+    def loglikelihood(self, requests: Sequence[tuple[str, str]]) -> list[tuple[float, bool]]:
+        from lm_eval.api.instance import Instance
+
+        instances = [
+            Instance(request_type="loglikelihood", doc={}, arguments=pair, idx=i) for i, pair in enumerate(requests)
+        ]
+        found: list[tuple[float, bool]] = self.harness().loglikelihood(instances) if instances else []
+        return [(float(total), bool(greedy)) for total, greedy in found]
+
+    def generate(
+        self, prompts: Sequence[str], *, max_new_tokens: int, stop: Sequence[str], temperature: float, seed: int
+    ) -> list[Generation]:
+        return self._generator.generate(
+            prompts, max_new_tokens=max_new_tokens, stop=stop, temperature=temperature, seed=seed
+        )
+
+    def harness(self) -> LM:
+        if self._harness is None:
+            from gate.backends.hf_harness import QuietHFLM  # lm_eval takes seconds to import
+
+            self._harness = QuietHFLM(self._model, self._tokenizer, self.info.context_length)
+        return self._harness
+
+    def timed_batch(self, *, batch_size: int, prompt_tokens: int, new_tokens: int, seed: int) -> Timing:
+        return self._generator.timed(
+            batch_size=batch_size, prompt_tokens=prompt_tokens, new_tokens=new_tokens, seed=seed
+        )
+
+    def memory_bytes(self) -> Mapping[str, int]:
+        return peaks(self._model.device)
+
+
+def _context_length(config: Any, tokenizer: PreTrainedTokenizerBase) -> int:
+    text = getattr(config, "text_config", None) or config
+    for name in ("n_positions", "max_position_embeddings", "n_ctx"):
+        value = getattr(text, name, None)
+        if value is not None:
+            return int(value)
+    limit = tokenizer.model_max_length
+    return int(limit) if limit is not None and limit < _UNSET_LENGTH else DEFAULT_CONTEXT_LENGTH
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,101 @@
+"""Running out of memory: telling it from other failures, and working in smaller batches after it.
+
+Frees nothing but torch's cache; the model stays loaded.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import TypeVar
+
+import torch
+
+from gate.backends import OutOfMemory
+
+_T = TypeVar("_T")
+_R = TypeVar("_R")
+_TEXTS = ("out of memory", "can't allocate memory", "not enough memory")
+
+
+def is_out_of_memory(problem: BaseException) -> bool:
+    """Of the device, or of the machine when torch's CPU allocator says so."""
+    if isinstance(problem, (torch.OutOfMemoryError, MemoryError, OutOfMemory)):
+        return True
+    return isinstance(problem, RuntimeError) and any(t in str(problem).lower() for t in _TEXTS)
+
+
+def release() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+class Batches:
+    """Runs work in batches of at most `size` items; halves `size` for good when memory runs out."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def run(self, items: Sequence[_T], work: Callable[[Sequence[_T]], Sequence[_R]]) -> Iterator[_R]:
+        """`work` returns one result per item, in order.  Raises OutOfMemory when a single item does not fit."""
+        at = 0
+        while at < len(items):
+            batch = items[at : at + self.size]
+            results = self.attempt(partial(work, batch), len(batch))
+            if results is not None:
+                yield from results
+                at += len(batch)
+
+    def attempt(self, call: Callable[[], _R], used: int) -> _R | None:
+        """The result of `call`, or None when it ran out of memory and `size` was halved for another try.
+
+        Args:
+            used: how many items `call` handles at once.
+        """
+        try:
+            return call()
+        except (RuntimeError, MemoryError) as problem:
+            if not is_out_of_memory(problem):
+                raise
+            if used <= 1:
+                raise OutOfMemory(f"out of memory at batch size 1: {str(problem)[:200]}") from problem
+        # outside the handler: the traceback kept the tensors of the failed call alive
+        self.size = max(1, min(self.size, used) // 2)
+        release()
+        return None
+
+
+def peaks(device: torch.device) -> Mapping[str, int]:
+    """Peak memory of this process so far, in bytes; CUDA's only on a CUDA device."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    found = {"rss_peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}
+    if device.type == "cuda":
+        found["vram_peak_bytes"] = torch.cuda.max_memory_allocated(device)
+        found["vram_reserved_bytes"] = torch.cuda.max_memory_reserved(device)
+        process = _process_vram_bytes()
+        if process is not None:
+            found["vram_process_bytes"] = process
+    return found
+
+
+def _process_vram_bytes() -> int | None:
+    """What the driver counts for this process now (context included), or None without NVML."""
+    try:
+        import pynvml
+    except ImportError:
+        return None
+
+    try:
+        pynvml.nvmlInit()
+        used = [
+            process.usedGpuMemory
+            for index in range(pynvml.nvmlDeviceGetCount())
+            for process in pynvml.nvmlDeviceGetComputeRunningProcesses(pynvml.nvmlDeviceGetHandleByIndex(index))
+            if process.pid == os.getpid() and process.usedGpuMemory is not None
+        ]
+    except pynvml.NVMLError:
+        return None
+    return sum(used) if used else None

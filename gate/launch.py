@@ -1,0 +1,258 @@
+"""Parent side of a measurement: asks the measuring child, and turns every way it can fail into an error.
+
+Imports no model library and loads nothing itself; what the child says comes back as records and errors.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Self
+
+from gate import __version__, wire
+from gate.backends import BACKENDS, BackendInfo, Checkpoint
+from gate.child import Child, Ended, environment
+from gate.errors import BudgetExceeded, GateError, UsageError, WorkerError
+from gate.frames import PROTOCOL, Frame, FrameError
+from gate.records import Measurement, Role, merge
+from gate.stages import STAGES
+
+IDLE_FACTOR = 3
+"""A child that sends heartbeats but reports no progress and uses no CPU is given this many silences."""
+
+_IDLE_CPU_SHARE = 0.005
+_GRACE_SECONDS = 30.0
+
+Progress = Callable[[int, int, str], None]
+OnPart = Callable[[Mapping[str, Any]], None]
+
+
+def start(
+    *,
+    backend: str,
+    checkpoint: Checkpoint,
+    role: Role,
+    device: str,
+    python: str | None,
+    log: Path,
+    silence_seconds: float,
+    start_seconds: float,
+    keep_env: Collection[str] = (),
+) -> Worker:
+    """Start a measuring child and shake hands; its model is not loaded yet.
+
+    Call it from the main thread, or from one that outlives the worker.
+
+    Args:
+        python: interpreter to run it with (`gate` must be installed there), or None for this one.
+        log: file that its stdout and stderr are appended to.
+        silence_seconds: a child that says nothing for so long counts as hung.
+        start_seconds: time allowed from the start to the handshake.
+        keep_env: environment variables to pass on although their names look like secrets.
+
+    Raises:
+        UsageError: no such backend or interpreter.
+        WorkerError: it did not start, or runs another version of the gate.
+    """
+    if backend not in BACKENDS:
+        raise UsageError(f"unknown backend {backend!r}, expected one of: {', '.join(sorted(BACKENDS))}")
+    interpreter = python or sys.executable
+    child = Child(
+        interpreter=interpreter,
+        env=environment(os.environ, keep=keep_env, device=device),
+        log=log,
+        silence_seconds=silence_seconds,
+    )
+    open_request = {"op": "open", "backend": BACKENDS[backend], "checkpoint": asdict(checkpoint), "device": device}
+    worker = Worker(child=child, role=role, open_request=open_request, silence_seconds=silence_seconds)
+    try:
+        worker.shake_hands(interpreter, start_seconds)
+    except BaseException:  # Ctrl-C included: nobody else knows of this child yet
+        child.kill()
+        raise
+    return worker
+
+
+class Worker:
+    """Handle on one measuring child.  After an error it is of further use only while `alive`."""
+
+    def __init__(self, *, child: Child, role: Role, open_request: Frame, silence_seconds: float) -> None:
+        self._child = child
+        self._role = role
+        self._open_request = open_request
+        self._silence_seconds = silence_seconds
+
+    @property
+    def alive(self) -> bool:
+        """Whether further requests can succeed."""
+        return self._child.alive
+
+    @property
+    def pid(self) -> int:
+        return self._child.pid
+
+    def shake_hands(self, interpreter: str, start_seconds: float) -> None:
+        """Wait for the child's greeting.  Raises WorkerError unless it runs this version of the gate."""
+        install = f"install quantgate {__version__} for {interpreter!r}"
+        try:
+            hello = self._child.next_frame(time.monotonic() + start_seconds)
+        except Ended:
+            raise self._broken("protocol", f"{self._child.epitaph()[1]} before it could be used: {install}") from None
+        except FrameError as problem:
+            raise self._broken("protocol", f"did not greet as expected ({problem}): {install}") from problem
+        if hello is None:
+            raise self._hung(f"did not start within {start_seconds:g} s")
+        if (hello["op"], hello.get("protocol"), hello.get("gate")) != ("hello", PROTOCOL, __version__):
+            found = f"runs quantgate {hello.get('gate')} (protocol {hello.get('protocol')})"
+            raise self._broken("protocol", f"{found}, expected {__version__} (protocol {PROTOCOL}): {install}")
+
+    def check(self, stage: Mapping[str, Any], base: Path) -> None:
+        """What can be said of a stage without a model.  Raises DataError, WorkerError."""
+        request = {"op": "check", "module": STAGES[stage["kind"]], "stage": dict(stage), "base": str(base)}
+        self._call(request, f"while checking stage {stage['name']}")
+
+    def open(self) -> BackendInfo:
+        """Load the model.  Raises CheckpointError, WorkerError."""
+        return BackendInfo(**self._call(self._open_request, "while loading the model"))
+
+    def measure(
+        self,
+        *,
+        stage: Mapping[str, Any],
+        context: Mapping[str, Any],
+        deadline_seconds: float | None,
+        on_progress: Progress,
+    ) -> list[Measurement]:
+        """Measure one stage: one merged measurement per source, in the order of their first parts.
+
+        Args:
+            stage: its settings, `model_dump(mode="json")`.
+            context: the fields of `stages.Context` but `role` and `progress`.
+
+        Raises:
+            BudgetExceeded: `deadline_seconds` were not enough; it carries what was measured by then.
+            CouldNotMeasure, UsageError, Refused: what the stage raised.
+            WorkerError: anything else that can happen to a process.
+        """
+        paths = {name: str(context[name]) for name in ("base", "artifacts")}
+        request = {
+            "op": "measure",
+            "module": STAGES[stage["kind"]],
+            "stage": dict(stage),
+            "context": {**context, **paths, "role": self._role},
+            "deadline_seconds": deadline_seconds,
+        }
+        parts: dict[str, list[Measurement]] = {}
+
+        def on_part(data: Mapping[str, Any]) -> None:
+            part = wire.decoded(data)
+            parts.setdefault(part.source, []).append(part)
+
+        try:
+            self._call(request, f"in stage {stage['name']}", deadline_seconds, on_progress, on_part)
+        except BudgetExceeded as problem:
+            raise BudgetExceeded(str(problem), reached=tuple(merge(p) for p in parts.values())) from problem
+        return [merge(p) for p in parts.values()]
+
+    def memory(self) -> Mapping[str, int]:
+        """Peak memory of the child so far, in bytes."""
+        peaks: dict[str, int] = self._call({"op": "memory"}, "while reporting its memory")
+        return peaks
+
+    def close(self) -> None:
+        """End the child and everything it started; may be called again."""
+        self._child.end()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _call(
+        self,
+        request: Frame,
+        doing: str,
+        deadline_seconds: float | None = None,
+        on_progress: Progress | None = None,
+        on_part: OnPart | None = None,
+    ) -> Any:
+        if not self.alive:
+            raise self._broken("crashed", f"had already ended {doing}: close it and start another")
+        reply: Frame | None = None
+        try:
+            with contextlib.suppress(BrokenPipeError):  # it is gone: waiting for the reply tells how
+                self._child.send(request)
+            reply = self._reply(doing, deadline_seconds, on_progress, on_part)
+        except Ended:
+            kind, how = self._child.epitaph()
+            raise self._broken(kind, f"{how} {doing}") from None
+        except FrameError as problem:
+            raise self._broken("protocol", f"broke the protocol {doing}: {problem}") from problem
+        finally:
+            if reply is None:  # Ctrl-C included: a child whose answer nobody awaits is of no use
+                self._child.kill()
+        if reply["op"] == "error":
+            raise self._error(reply, doing)
+        return reply["result"]
+
+    def _reply(
+        self, doing: str, deadline_seconds: float | None, on_progress: Progress | None, on_part: OnPart | None
+    ) -> Frame:
+        """Take frames until the request is answered, watching the clock."""
+        begun = worked = beat_at = time.monotonic()
+        cpu_seconds: float | None = None
+        ends = float("inf")
+        if deadline_seconds is not None:  # the child stops by itself at the deadline, if it can
+            ends = begun + deadline_seconds + min(_GRACE_SECONDS, self._silence_seconds)
+        while True:
+            frame = self._child.next_frame(min(time.monotonic() + self._silence_seconds, ends))
+            now = time.monotonic()
+            if frame is None and now < ends:
+                raise self._hung(f"gave no sign of life for {self._silence_seconds:g} s {doing}")
+            if frame is not None and frame["op"] in ("done", "error"):
+                return frame
+            if frame is None or now >= ends:
+                self._child.kill()
+                raise BudgetExceeded(
+                    f"the {self._role} worker was ended {doing}: the time budget left was {deadline_seconds:.0f} s"
+                )
+            match frame["op"]:
+                case "progress" if on_progress is not None:
+                    worked = now
+                    on_progress(frame["done"], frame["total"], frame["label"])
+                case "part" if on_part is not None:
+                    worked = now
+                    try:
+                        on_part(frame["measurement"])
+                    except (KeyError, TypeError, ValueError) as problem:
+                        raise FrameError(f"a measurement cannot be read: {problem!r}") from problem
+                case "heartbeat":
+                    if cpu_seconds is None or frame["cpu_seconds"] - cpu_seconds > _IDLE_CPU_SHARE * (now - beat_at):
+                        worked = now
+                    beat_at, cpu_seconds = now, frame["cpu_seconds"]
+                    if now - worked > IDLE_FACTOR * self._silence_seconds:
+                        raise self._hung(f"did no work for {now - worked:.0f} s {doing}")
+                case unexpected:
+                    raise FrameError(f"unexpected {unexpected!r} frame")
+
+    def _error(self, reply: Frame, doing: str) -> GateError:
+        crossing = wire.CROSSING.get(reply["class"])
+        if crossing is not None:
+            return crossing(reply["message"])
+        said = reply["message"].strip() or "no message"
+        message = f"the {self._role} worker failed {doing}: {reply['class']}: {said}"
+        return WorkerError(message, kind=reply["kind"], stderr_tail=self._child.tail())
+
+    def _hung(self, what: str) -> WorkerError:
+        self._child.show_stacks()
+        return self._broken("hung", f"{what} and was killed; its log ends with where it stood")
+
+    def _broken(self, kind: str, what: str) -> WorkerError:
+        self._child.kill()
+        return WorkerError(f"the {self._role} worker {what}", kind=kind, stderr_tail=self._child.tail())

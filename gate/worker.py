@@ -1,0 +1,227 @@
+"""The measuring child: opens one model, serves the gate's requests, streams what the stages yield.
+
+Decides nothing and writes nothing to stdout: it talks through two file descriptors of its own.
+Started by `launch` as `python -m gate.worker READ_FD WRITE_FD HEARTBEAT_SECONDS DIE_WITH_PARENT`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import faulthandler
+import os
+import queue
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import asdict
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from gate import __version__, policy, wire
+from gate.backends import Backend, Checkpoint
+from gate.errors import BudgetExceeded, CouldNotMeasure
+from gate.frames import PROTOCOL, Frame, FrameError, Sender, Unpacker
+from gate.records import Measurement, Role
+from gate.stages import Context
+
+PROGRESS_SECONDS = 0.2
+"""Progress is reported at most this often."""
+
+_READ_BYTES = 1 << 16
+_PR_SET_PDEATHSIG = 1
+_SETTINGS: TypeAdapter[policy.Stage] = TypeAdapter(Annotated[policy.Stage, Field(discriminator="kind")])
+_OUT_OF_MEMORY_TEXTS = ("out of memory", "can't allocate memory", "not enough memory", "cublas_status_alloc_failed")
+
+
+class Busy:
+    """While entered, a thread tells the gate every few seconds that this process lives and how much CPU it used.
+
+    Native code that hangs with the interpreter lock held silences it, which is how the gate notices.
+    """
+
+    def __init__(self, sender: Sender, seconds: float) -> None:
+        self._sender = sender
+        self._seconds = seconds
+        self._working = threading.Event()
+        threading.Thread(target=self._beat, name="heartbeat", daemon=True).start()
+
+    def __enter__(self) -> None:
+        self._working.set()
+
+    def __exit__(self, *_: object) -> None:
+        self._working.clear()
+
+    def _beat(self) -> None:
+        with contextlib.suppress(OSError):  # the gate is gone: `_requests` ends this process
+            while True:
+                self._working.wait()
+                _, _, children_user, children_system, _ = os.times()
+                used = time.process_time() + children_user + children_system
+                self._sender.send({"op": "heartbeat", "cpu_seconds": used})
+                time.sleep(self._seconds)
+
+
+class Server:
+    """Carries out one request at a time with the model it holds."""
+
+    def __init__(self, sender: Sender) -> None:
+        self._sender = sender
+        self._backend: Backend | None = None
+
+    def answer(self, request: Frame) -> Any:
+        """The result of one request, as plain data."""
+        match request["op"]:
+            case "check":
+                _stage_module(request).check(_settings(request["stage"]), Path(request["base"]))
+                return None
+            case "open":
+                return self._open(request)
+            case "measure":
+                return self._measure(request)
+            case "memory":
+                return dict(self._opened().memory_bytes())
+            case unknown:
+                raise FrameError(f"unknown request {unknown!r}")
+
+    def _open(self, request: Frame) -> dict[str, Any]:
+        if self._backend is None:
+            module, attribute = request["backend"].split(":")
+            open_backend: Callable[[Checkpoint, str], Backend] = getattr(import_module(module), attribute)
+            self._backend = open_backend(Checkpoint(**request["checkpoint"]), request["device"])
+        return asdict(self._backend.info)
+
+    def _opened(self) -> Backend:
+        if self._backend is None:
+            raise FrameError("a measurement was requested before the model was opened")
+        return self._backend
+
+    def _measure(self, request: Frame) -> None:
+        progress = Progress(self._sender, request["deadline_seconds"])
+        fields = dict(request["context"])
+        context = Context(
+            role=Role(fields.pop("role")),
+            base=Path(fields.pop("base")),
+            artifacts=Path(fields.pop("artifacts")),
+            progress=progress,
+            **fields,
+        )
+        parts = 0
+        for part in _stage_module(request).measure(self._opened(), _settings(request["stage"]), context):
+            if not isinstance(part, Measurement):
+                raise TypeError(f"the stage yielded {type(part).__name__}, expected Measurement")
+            for data in wire.encoded(part):
+                self._sender.send({"op": "part", "measurement": data})
+            parts += 1
+            progress.check_deadline()
+        if parts == 0:
+            raise CouldNotMeasure("the stage yielded no measurement: there was nothing to measure")
+
+
+class Progress:
+    """What a stage calls with (done, total, label): reports it now and then, and ends an overrun measurement."""
+
+    def __init__(self, sender: Sender, deadline_seconds: float | None) -> None:
+        self._sender = sender
+        self._begun = time.monotonic()
+        self._deadline_seconds = deadline_seconds
+        self._reported = -PROGRESS_SECONDS
+
+    def __call__(self, done: int, total: int, label: str) -> None:
+        now = time.monotonic()
+        if done >= total or now - self._reported >= PROGRESS_SECONDS:
+            self._reported = now
+            self._sender.send({"op": "progress", "done": int(done), "total": int(total), "label": label})
+        self.check_deadline()
+
+    def check_deadline(self) -> None:
+        """Raises BudgetExceeded once the deadline has passed."""
+        spent = time.monotonic() - self._begun
+        if self._deadline_seconds is not None and spent > self._deadline_seconds:
+            raise BudgetExceeded(
+                f"stopped after {spent:.0f} s: the time budget left was {self._deadline_seconds:.0f} s; "
+                "raise `budget` or measure fewer items"
+            )
+
+
+def _stage_module(request: Frame) -> Any:
+    return import_module(request["module"])
+
+
+def _settings(stage: dict[str, Any]) -> policy.Stage:
+    try:
+        return _SETTINGS.validate_python(stage)
+    except ValidationError as problem:
+        raise FrameError(f"the stage settings sent by the gate do not validate: {problem}") from problem
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """MemoryError, torch.OutOfMemoryError, backends.OutOfMemory, or a message that says so."""
+    names = {c.__name__ for c in type(error).__mro__}
+    text = str(error).lower()
+    return bool(names & {"MemoryError", "OutOfMemoryError", "OutOfMemory"}) or (
+        isinstance(error, RuntimeError) and any(t in text for t in _OUT_OF_MEMORY_TEXTS)
+    )
+
+
+def _described(error: Exception) -> dict[str, str]:
+    crossing = wire.crossing_name(error)
+    if crossing is not None:
+        return {"op": "error", "class": crossing, "kind": "", "message": str(error)}
+    kind = "out_of_memory" if _out_of_memory(error) else "protocol" if isinstance(error, FrameError) else "failed"
+    message = str(error)[:2000]
+    return {"op": "error", "class": type(error).__name__, "kind": kind, "message": message}
+
+
+def _requests(fd: int, received: queue.SimpleQueue[Frame]) -> None:
+    """Pass on requests; when the pipe ends without a `close`, the gate is dead and this whole group goes too."""
+    unpacker = Unpacker()
+    while data := os.read(fd, _READ_BYTES):
+        for frame in unpacker.feed(data):
+            received.put(frame)
+            if frame["op"] == "close":
+                return
+    os.killpg(0, signal.SIGKILL)
+
+
+def _die_with_parent() -> None:
+    """Linux: SIGKILL when the thread that started us ends, even while native code holds the interpreter lock."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+
+
+def main(arguments: list[str]) -> int:
+    """Serve requests until told to close; returns the exit status."""
+    read_fd, write_fd, heartbeat_seconds, die = int(arguments[0]), int(arguments[1]), float(arguments[2]), arguments[3]
+    for fd in (read_fd, write_fd):
+        os.set_inheritable(fd, False)  # a process started by a library must not keep our pipes open
+    if die == "1":
+        _die_with_parent()
+    faulthandler.enable()
+    faulthandler.register(signal.SIGUSR1, all_threads=True)  # the gate asks a hung worker where it hangs
+    sender = Sender(write_fd)
+    sender.send({"op": "hello", "protocol": PROTOCOL, "gate": __version__})
+    received: queue.SimpleQueue[Frame] = queue.SimpleQueue()
+    threading.Thread(target=_requests, args=(read_fd, received), name="requests", daemon=True).start()
+    server, busy = Server(sender), Busy(sender, heartbeat_seconds)
+    while (request := received.get())["op"] != "close":
+        with busy:
+            try:
+                reply = {"op": "done", "result": server.answer(request)}
+            except Exception as error:
+                traceback.print_exc()
+                reply = _described(error)
+            sender.send(reply)
+    return 0
+
+
+if __name__ == "__main__":
+    status = main(sys.argv[1:])
+    sys.stdout.flush()
+    os._exit(status)  # there is nothing to clean up, and torch's own clean-up takes seconds

@@ -1,0 +1,238 @@
+"""One suite that every backend passes: fake and hf (a tiny random Llama)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from gate.backends import BACKENDS, Backend, Checkpoint, Window
+from gate.backends.fake import open_backend as open_fake
+from gate.backends.hf import HFBackend
+from gate.backends.hf import open_backend as open_hf
+from tests.contract import tiny_llama
+
+TEXT = tiny_llama.TEXT
+
+
+def checkpoint(folder: Path) -> Checkpoint:
+    return Checkpoint(path=str(folder), load={}, dtype="float32", tokenizer=None)
+
+
+@pytest.fixture(scope="module", params=sorted(BACKENDS))
+def backend(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Backend:
+    folder = tmp_path_factory.mktemp(request.param)
+    match request.param:
+        case "fake":
+            settings = {
+                "kind": "fake",
+                "nll_noise": 0.1,
+                "context_length": 256,
+                "answers": {"Q1": "one\ntwo", "Q2": "x" * 40},
+            }
+            (folder / "fake.json").write_text(json.dumps(settings))
+            return open_fake(checkpoint(folder), "cpu")
+        case "hf":
+            torch.set_num_threads(1)
+            return open_hf(checkpoint(tiny_llama.save(folder)), "cpu")
+        case name:
+            raise AssertionError(f"backend {name} has no checkpoint here: add one")
+
+
+def windows(backend: Backend, lengths: list[tuple[int, int]]) -> list[Window]:
+    """Windows of (length, n_scored) cut from the text at different places."""
+    start = backend.bos()
+    assert start is not None
+    ids = backend.encode(TEXT * 4)
+    return [Window(tokens=(start, *ids[i : i + length - 1]), n_scored=n) for i, (length, n) in enumerate(lengths)]
+
+
+def test_info_is_filled_in(backend: Backend) -> None:
+    info = backend.info
+    assert info.name in BACKENDS
+    assert info.context_length == 256
+    assert info.vocabulary_size > max(backend.encode(TEXT))
+    assert info.n_parameters > 0
+    assert info.load_seconds > 0
+    assert info.dtype == "float32"
+
+
+def test_encode_adds_no_special_tokens_and_is_stable(backend: Backend) -> None:
+    ids = backend.encode(TEXT)
+    assert backend.bos() not in ids
+    assert ids == backend.encode(TEXT)
+    assert backend.encode("") == []
+
+
+def test_chat_shows_every_message_and_asks_for_an_answer(backend: Backend) -> None:
+    text = backend.chat([{"role": "system", "content": "be brief"}, {"role": "user", "content": "hello"}])
+    assert text.index("be brief") < text.index("hello") < text.index("assistant")
+
+
+def test_score_has_the_shapes_asked_for_and_keeps_the_order(backend: Backend) -> None:
+    asked = windows(backend, [(9, 8), (2, 1), (30, 5), (17, 16), (3, 1)])
+    together = list(backend.score(asked, top_k=4, at_ids=None))
+    assert [len(s.nll_nats) for s in together] == [8, 1, 5, 16, 1]
+    for window, scores in zip(asked, together, strict=True):
+        (alone,) = backend.score([window], top_k=4, at_ids=None)
+        np.testing.assert_allclose(scores.nll_nats, alone.nll_nats, atol=1e-4)
+        assert scores.top_ids is not None
+        assert scores.top_ids.shape == (window.n_scored, 4)
+        assert scores.nll_nats.dtype == np.float64
+        assert scores.at_logprobs is None
+
+
+def test_scores_without_top_k_have_none(backend: Backend) -> None:
+    (scores,) = backend.score(windows(backend, [(5, 2)]), top_k=0, at_ids=None)
+    assert scores.top_ids is None
+    assert scores.top_logprobs is None
+
+
+def test_scoring_more_of_a_window_does_not_change_its_end(backend: Backend) -> None:
+    few, many = backend.score(
+        [Window(tokens=w.tokens, n_scored=n) for w in windows(backend, [(20, 3)]) for n in (3, 19)],
+        top_k=0,
+        at_ids=None,
+    )
+    np.testing.assert_allclose(few.nll_nats, many.nll_nats[-3:], atol=1e-5)
+
+
+def test_top_k_is_sorted_and_agrees_with_the_nll(backend: Backend) -> None:
+    everything = backend.info.vocabulary_size
+    asked = windows(backend, [(12, 11), (7, 3)])
+    for window, scores in zip(asked, backend.score(asked, top_k=everything, at_ids=None), strict=True):
+        assert scores.top_ids is not None
+        assert scores.top_logprobs is not None
+        assert (np.diff(scores.top_logprobs, axis=1) <= 0).all()
+        np.testing.assert_allclose(np.exp(scores.top_logprobs.astype(np.float64)).sum(axis=1), 1.0, atol=1e-4)
+        for i, token in enumerate(window.tokens[-window.n_scored :]):
+            place = int(np.flatnonzero(scores.top_ids[i] == token)[0])
+            assert scores.top_logprobs[i, place] == pytest.approx(-scores.nll_nats[i], abs=1e-4)
+
+
+def test_at_ids_are_the_same_log_probabilities(backend: Backend) -> None:
+    asked = windows(backend, [(12, 11), (7, 3), (2, 1)])
+    top = list(backend.score(asked, top_k=6, at_ids=None))
+    ids = [s.top_ids for s in top if s.top_ids is not None]
+    again = list(backend.score(asked, top_k=0, at_ids=ids))
+    assert len(again) == 3
+    for first, second in zip(top, again, strict=True):
+        assert first.top_logprobs is not None
+        assert second.at_logprobs is not None
+        np.testing.assert_allclose(first.top_logprobs, second.at_logprobs, atol=1e-4)
+
+
+def test_score_and_loglikelihood_agree(backend: Backend) -> None:
+    context, continuation = "the bank moved twelve", " euros to a savings account"
+    start = backend.bos()
+    assert start is not None
+    n = len(backend.encode(context + continuation)) - len(backend.encode(context))
+    window = Window(tokens=(start, *backend.encode(context + continuation)), n_scored=n)
+    (scores,) = backend.score([window], top_k=0, at_ids=None)
+    ((total, greedy),) = backend.loglikelihood([(context, continuation)])
+    assert total == pytest.approx(-scores.nll_nats.sum(), abs=1e-3)
+    assert total < 0
+    assert greedy is False
+
+
+def test_loglikelihood_keeps_the_order(backend: Backend) -> None:
+    pairs = [
+        ("the bank", " moved"),
+        ("the clerk wrote it down:", " credit"),
+        ("a", " balance of twelve euros"),
+        ("the", " a"),
+    ]
+    alone = [backend.loglikelihood([p])[0][0] for p in pairs]
+    assert len({round(x, 6) for x in alone}) == 4
+    assert [x for x, _ in backend.loglikelihood(pairs)] == pytest.approx(alone, abs=1e-4)
+    assert backend.loglikelihood(pairs)[1][0] == pytest.approx(backend.loglikelihood(pairs[::-1])[2][0], abs=1e-4)
+
+
+def test_nothing_asked_nothing_answered(backend: Backend) -> None:
+    assert list(backend.score([], top_k=3, at_ids=None)) == []
+    assert backend.loglikelihood([]) == []
+    assert backend.generate([], max_new_tokens=4, stop=[], temperature=0.0, seed=0) == []
+
+
+def test_generate_keeps_the_order_whatever_the_batch(backend: Backend) -> None:
+    prompts = ["the bank", "debit, credit, balance.\nand the clerk wrote", "a", "Q1", "Q2", "twelve euros to"]
+    together = backend.generate(prompts, max_new_tokens=12, stop=[], temperature=0.0, seed=0)
+    alone = [backend.generate([p], max_new_tokens=12, stop=[], temperature=0.0, seed=0)[0] for p in prompts]
+    assert together == alone
+    assert len({g.text for g in together}) == len(prompts)
+
+
+def test_generation_has_a_length_and_a_reason_to_end(backend: Backend) -> None:
+    (generation,) = backend.generate(["Q2"], max_new_tokens=12, stop=[], temperature=0.0, seed=0)
+    assert generation.finish == "length"
+    assert generation.n_tokens == 12
+
+
+def test_stop_strings_end_the_text_and_are_cut_off(backend: Backend) -> None:
+    prompts = ["Q1", "Q2", "the bank"]
+    plain = backend.generate(prompts, max_new_tokens=24, stop=[], temperature=0.0, seed=0)
+    stop = plain[0].text[3:5]
+    assert len(stop) == 2
+    stopped = backend.generate(prompts, max_new_tokens=24, stop=["", "never said", stop], temperature=0.0, seed=0)
+    assert stopped[0].finish == "stop"
+    assert stopped[0].n_tokens < plain[0].n_tokens
+    for before, after in zip(plain, stopped, strict=True):
+        assert after.text == before.text.split(stop)[0]
+
+
+def test_sampling_repeats_with_its_seed(backend: Backend) -> None:
+    def sample(seed: int) -> list[str]:
+        prompts = ["the bank", "a clerk"]
+        return [g.text for g in backend.generate(prompts, max_new_tokens=12, stop=[], temperature=1.0, seed=seed)]
+
+    assert sample(1) == sample(1)
+    assert sample(1) != sample(2)
+
+
+def test_a_prompt_that_does_not_fit_is_not_cut_silently(backend: Backend) -> None:
+    with pytest.raises(ValueError, match="context length"):
+        backend.generate([TEXT * 40], max_new_tokens=16, stop=[], temperature=0.0, seed=0)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_a_timed_batch_has_one_time_per_token(backend: Backend, batch_size: int) -> None:
+    timing = backend.timed_batch(batch_size=batch_size, prompt_tokens=16, new_tokens=5, seed=0)
+    assert (timing.batch_size, timing.prompt_tokens) == (batch_size, 16)
+    assert timing.ttft_seconds > 0
+    assert len(timing.step_seconds) == 4
+    assert min(timing.step_seconds) > 0
+
+
+def test_memory_has_its_peak_and_no_gpu_on_a_cpu(backend: Backend) -> None:
+    peaks = backend.memory_bytes()
+    assert set(peaks) == {"rss_peak_bytes"}
+    assert peaks["rss_peak_bytes"] > 10_000_000
+
+
+def test_the_harness_gives_the_same_answers(backend: Backend) -> None:
+    from lm_eval.api.instance import Instance
+
+    lm = backend.harness()
+    pairs = [("the bank", " moved"), ("the clerk wrote", " it down")]
+    asked = [Instance(request_type="loglikelihood", doc={}, arguments=p, idx=0) for p in pairs]
+    assert [x for x, _ in lm.loglikelihood(asked)] == pytest.approx([x for x, _ in backend.loglikelihood(pairs)])
+    arguments = ("Q1", {"until": ["\n"], "max_gen_toks": 8, "do_sample": False})
+    (text,) = lm.generate_until([Instance(request_type="generate_until", doc={}, arguments=arguments, idx=0)])
+    (own,) = backend.generate(["Q1"], max_new_tokens=8, stop=["\n"], temperature=0.0, seed=0)
+    assert text == own.text
+    rolling = Instance(request_type="loglikelihood_rolling", doc={}, arguments=(TEXT,), idx=0)
+    start = backend.bos()
+    assert start is not None
+    # lm-eval starts a text with the start token, and HFLM's tokenizer adds another, which is scored too
+    tokens = (*([start, start] if isinstance(backend, HFBackend) else [start]), *backend.encode(TEXT))
+    (scores,) = backend.score([Window(tokens=tokens, n_scored=len(tokens) - 1)], top_k=0, at_ids=None)
+    assert lm.loglikelihood_rolling([rolling])[0] == pytest.approx(-scores.nll_nats.sum(), abs=1e-2)
+
+
+@pytest.mark.parametrize(("tokens", "n_scored"), [((1,), 1), ((1, 2), 2), ((1, 2), 0), ((), 0)])
+def test_a_window_scores_at_least_one_token_given_another(tokens: tuple[int, ...], n_scored: int) -> None:
+    with pytest.raises(ValueError, match="prepend bos"):
+        Window(tokens=tokens, n_scored=n_scored)

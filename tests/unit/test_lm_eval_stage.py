@@ -1,0 +1,429 @@
+"""The lm_eval stage on a scripted model: resolving, sampling, pairing keys, failures, metric declarations."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import yaml
+
+from gate.backends import Backend
+from gate.errors import CouldNotMeasure, DataError, ExitCode
+from gate.policy import LmEvalStage
+from gate.records import Direction, Estimand, Measurement, Role, merge
+from gate.stages import Context
+from gate.stages.lm_eval import check, measure
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+
+ACC = {"metric": "acc", "aggregation": "mean", "higher_is_better": True}
+QUIZ: dict[str, Any] = {
+    "output_type": "multiple_choice",
+    "doc_to_text": "{{question}}",
+    "doc_to_choice": ["yes", "no"],
+    "doc_to_target": "gold",
+    "metric_list": [ACC],
+}
+OPEN: dict[str, Any] = {
+    "output_type": "generate_until",
+    "doc_to_text": "{{question}}",
+    "doc_to_target": "{{gold}}",
+    "generation_kwargs": {"until": ["\n"], "max_gen_toks": 8},
+    "metric_list": [{"metric": "exact_match", "aggregation": "mean", "higher_is_better": True}],
+}
+
+
+class ScriptedLM:
+    """An lm-eval model whose answers are functions of the request."""
+
+    def __init__(
+        self,
+        likes: Callable[[str, str], float] = lambda context, continuation: float(len(continuation)),
+        says: Callable[[str], str] = lambda context: "0",
+    ) -> None:
+        self.likes = likes
+        self.says = says
+        self.seen: list[Any] = []
+
+    def loglikelihood(self, requests: Sequence[Any]) -> list[tuple[float, bool]]:
+        self.seen += requests
+        return [(self.likes(*r.args), True) for r in requests]
+
+    def generate_until(self, requests: Sequence[Any]) -> list[str]:
+        self.seen += requests
+        return [self.says(r.args[0]) for r in requests]
+
+    def loglikelihood_rolling(self, requests: Sequence[Any]) -> list[float]:
+        return [self.likes("", r.args[0]) for r in requests]
+
+    def apply_chat_template(self, messages: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
+        return "".join(f"<{m['role']}>{m['content']}" for m in messages) + "<assistant>"
+
+
+class ScriptedBackend:
+    def __init__(self, lm: ScriptedLM) -> None:
+        self.lm = lm
+        self.info = SimpleNamespace(context_length=100)
+
+    def encode(self, text: str) -> list[int]:
+        return list(text.encode())
+
+    def harness(self) -> Any:
+        return self.lm
+
+
+@pytest.fixture(autouse=True)
+def _no_shared_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets.config
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+
+
+def rows(n: int, salt: str = "") -> list[dict[str, Any]]:
+    return [{"question": f"question {salt}{i}", "gold": i % 2} for i in range(n)]
+
+
+def write(folder: Path, name: str, data: list[dict[str, Any]], config: dict[str, Any]) -> None:
+    tasks = folder / "tasks"
+    tasks.mkdir(exist_ok=True)
+    (tasks / f"{name}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in data))
+    common = {"task": name, "dataset_path": "json", "test_split": "test"}
+    files = {"dataset_kwargs": {"data_files": {"test": f"{name}.jsonl"}}}
+    (tasks / f"{name}.yaml").write_text(yaml.safe_dump({**common, **files, **config}))
+
+
+def settings(task: str, *, include_path: str | None = "tasks", **more: Any) -> LmEvalStage:
+    rules = [{"metric": "acc", "max_drop": "3pp"}]
+    tasks = [{"task": task, "rules": rules, **more}]
+    stage = {"kind": "lm_eval", "name": "capability", "include_path": include_path, "tasks": tasks}
+    return LmEvalStage.model_validate(stage)
+
+
+def run(
+    folder: Path, lm: ScriptedLM, task: str, *, role: Role = Role.BASELINE, seed: str = "seed", **more: Any
+) -> Measurement:
+    context = Context(
+        role=role,
+        base=folder,
+        settings_digest="digest",
+        sample_seed=seed,
+        artifacts=folder,
+        block=None,
+        progress=lambda done, total, label: None,
+    )
+    backend: Backend = ScriptedBackend(lm)  # type: ignore[assignment]
+    return merge(list(measure(backend, settings(task, **more), context)))
+
+
+def values(measurement: Measurement, metric: str) -> list[float]:
+    return [o.value for o in measurement.observations if o.metric == metric]
+
+
+def test_items_metrics_and_answers(tmp_path: Path) -> None:
+    write(tmp_path, "quiz", rows(40), QUIZ)
+    lm = ScriptedLM(likes=lambda context, continuation: 1.0 if continuation == " yes" else 0.0)
+    measurement = run(tmp_path, lm, "quiz")
+    assert measurement.n_expected == 40
+    assert sorted(values(measurement, "acc")) == [0.0] * 20 + [1.0] * 20
+    (metric,) = measurement.metrics
+    assert (metric.name, metric.observed, metric.unit) == ("acc", "acc", "rate")
+    assert (metric.direction, metric.estimand) == (Direction.HIGHER_IS_BETTER, Estimand.ITEM_MEAN)
+    assert all(re.fullmatch(r"quiz/[0-9a-f]{16}/[0-9a-f]{16}", o.item_id) for o in measurement.observations)
+    assert {(o.cluster, o.group) for o in measurement.observations} == {(None, None)}
+    answer = next(a for a in measurement.answers if a.prompt == "question 3")
+    assert (answer.output, answer.target) == ("yes", "no")
+
+
+def test_the_working_directory_does_not_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path, "quiz", rows(3), QUIZ)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert run(tmp_path, ScriptedLM(), "quiz").n_expected == 3
+
+
+def test_the_sample_is_seeded_the_same_for_both_roles_and_not_the_first_n(tmp_path: Path) -> None:
+    write(tmp_path, "quiz", rows(200), QUIZ)
+
+    def prompts(**more: Any) -> list[str]:
+        measurement = run(tmp_path, ScriptedLM(), "quiz", sample="20%", **more)
+        assert measurement.n_expected == 40
+        assert "40 items sampled from 200" in measurement.notes
+        return [a.prompt for a in measurement.answers]
+
+    baseline = prompts(role=Role.BASELINE)
+    assert prompts(role=Role.CANDIDATE) == baseline
+    assert prompts(seed="another") != baseline
+    assert len(set(baseline) & {f"question {i}" for i in range(40)}) < 20
+
+
+def test_a_groups_sample_is_one_permutation_over_all_its_subjects(tmp_path: Path) -> None:
+    write(tmp_path, "large", rows(180, "l"), QUIZ)
+    write(tmp_path, "small", rows(20, "s"), QUIZ)
+    group = {"group": "subjects", "task": ["large", "small"]}
+    (tmp_path / "tasks" / "subjects.yaml").write_text(yaml.safe_dump(group))
+    counts = []
+    for seed in "abcdef":
+        measurement = run(tmp_path, ScriptedLM(), "subjects", sample=40, seed=seed)
+        assert measurement.source == "subjects"
+        clusters = [o.cluster for o in measurement.observations]
+        assert clusters == [o.group for o in measurement.observations]
+        assert set(clusters) <= {"large", "small"}
+        counts.append(clusters.count("small"))
+    assert len(set(counts)) > 1, "quotas would draw the same number each time"
+    assert 10 < sum(counts) < 40  # 4 of 40 expected each time, 24 in all; about 3.5 sd
+
+
+def test_repeated_documents_are_items_of_their_own(tmp_path: Path) -> None:
+    write(tmp_path, "quiz", [*rows(2), *rows(2)], QUIZ)
+    ids = {o.item_id for o in run(tmp_path, ScriptedLM(), "quiz").observations}
+    assert len(ids) == 4
+    assert sorted(i.partition("#")[2] for i in ids) == ["", "", "1", "1"]
+
+
+def test_the_item_id_covers_the_prompt(tmp_path: Path) -> None:
+    write(tmp_path, "quiz", rows(3), QUIZ)
+    before = {o.item_id for o in run(tmp_path, ScriptedLM(), "quiz").observations}
+    write(tmp_path, "quiz", rows(3), {**QUIZ, "doc_to_text": "Q: {{question}}"})
+    after = {o.item_id for o in run(tmp_path, ScriptedLM(), "quiz").observations}
+    assert not before & after
+    assert {i.split("/")[1] for i in before} == {i.split("/")[1] for i in after}
+
+
+def test_few_shot_examples_depend_on_the_document_alone(tmp_path: Path) -> None:
+    config = {
+        **QUIZ,
+        "fewshot_split": "train",
+        "dataset_kwargs": {"data_files": {"test": "quiz.jsonl", "train": "examples.jsonl"}},
+    }
+    write(tmp_path, "quiz", rows(30), config)
+    (tmp_path / "tasks" / "examples.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows(50, "e")))
+
+    def prompts(**more: Any) -> dict[str, str]:
+        answers = run(tmp_path, ScriptedLM(), "quiz", fewshot=2, **more).answers
+        return {a.prompt.rpartition("question ")[2]: a.prompt for a in answers}
+
+    every = prompts()
+    assert len({prompt.rpartition("question")[0] for prompt in every.values()}) > 20
+    sampled = prompts(sample=10, seed="other")
+    assert len(sampled) == 10
+    assert sampled == {name: every[name] for name in sampled}
+    first = prompts(fewshot_sampler="first_n")
+    assert {prompt.rpartition("question")[0] for prompt in first.values()} == {"question e0 yes\n\nquestion e1 no\n\n"}
+
+
+def test_a_sandbox_failure_is_not_a_wrong_answer(tmp_path: Path) -> None:
+    code = """
+def score(doc, results):
+    if doc["question"].endswith("3"):
+        raise TimeoutError("the sandbox did not start")
+    return {"acc": 1.0}
+"""
+    config = {**OPEN, "metric_list": [ACC]}
+    write(tmp_path, "code", rows(60), config)
+    path = tmp_path / "tasks" / "code.yaml"
+    path.write_text(path.read_text() + "process_results: !function scoring.score\n")
+    (tmp_path / "tasks" / "scoring.py").write_text(code)
+    measurement = run(tmp_path, ScriptedLM(), "code")
+    assert [f.kind for f in measurement.failures] == ["scoring_error"] * 6
+    assert {f.message for f in measurement.failures} == {"TimeoutError: the sandbox did not start"}
+    assert values(measurement, "acc") == [1.0] * 54
+    lost = {f.item_id for f in measurement.failures}
+    assert not lost & {o.item_id for o in measurement.observations}
+
+
+def test_a_request_that_the_model_cannot_serve_loses_its_item_only(tmp_path: Path) -> None:
+    def likes(context: str, continuation: str) -> float:
+        if context == "question 5":
+            raise RuntimeError("CUDA out of memory")
+        return math.nan if context == "question 6" else 0.0
+
+    write(tmp_path, "quiz", rows(40), QUIZ)
+    measurement = run(tmp_path, ScriptedLM(likes=likes), "quiz")
+    assert sorted(f.kind for f in measurement.failures) == ["model_error", "not_a_number"]
+    assert len(measurement.observations) == 38
+
+
+def test_a_prompt_that_cannot_be_rendered_loses_its_item_only(tmp_path: Path) -> None:
+    config = {**QUIZ, "doc_to_text": "{{question}}{% if question == 'question 2' %}{{ 1 // 0 }}{% endif %}"}
+    write(tmp_path, "quiz", rows(5), config)
+    measurement = run(tmp_path, ScriptedLM(), "quiz")
+    assert [(f.kind, f.message.split(":")[0]) for f in measurement.failures] == [("prompt_error", "ZeroDivisionError")]
+    assert len(measurement.observations) == 4
+
+
+def test_a_model_that_answers_nothing_is_an_error(tmp_path: Path) -> None:
+    def likes(context: str, continuation: str) -> float:
+        raise RuntimeError("no kernel image")
+
+    write(tmp_path, "quiz", rows(5), QUIZ)
+    with pytest.raises(CouldNotMeasure, match=r"none of the first 5 items could be measured.*no kernel image"):
+        run(tmp_path, ScriptedLM(likes=likes), "quiz")
+
+
+def test_filters_name_their_metrics(tmp_path: Path) -> None:
+    filters = [
+        {"name": "strict-match", "filter": [{"function": "take_first"}]},
+        {
+            "name": "flexible",
+            "filter": [{"function": "regex", "regex_pattern": r"(\d)"}, {"function": "take_first"}],
+        },
+    ]
+    write(tmp_path, "open", rows(4), {**OPEN, "filter_list": filters})
+    measurement = run(tmp_path, ScriptedLM(says=lambda context: "it is 1"), "open")
+    assert [m.name for m in measurement.metrics] == ["exact_match,flexible", "exact_match,strict-match"]
+    assert sorted(values(measurement, "exact_match,flexible")) == [0, 0, 1, 1]
+    assert sorted(values(measurement, "exact_match,strict-match")) == [0, 0, 0, 0]
+
+
+def test_metrics_that_are_no_item_means_are_left_out_with_a_note(tmp_path: Path) -> None:
+    metrics = [{"metric": "bleu"}, {"metric": "exact_match", "aggregation": "mean", "higher_is_better": True}]
+    write(tmp_path, "open", rows(4), {**OPEN, "metric_list": metrics})
+    measurement = run(tmp_path, ScriptedLM(), "open")
+    assert [m.name for m in measurement.metrics] == ["exact_match"]
+    note = "metric 'bleu' is not reported: it is aggregated by bleu, which is not a mean over items"
+    assert note in measurement.notes
+    assert {o.metric for o in measurement.observations} == {"exact_match"}
+
+
+def test_perplexity_is_a_mean_nll_per_word(tmp_path: Path) -> None:
+    config = {
+        "output_type": "loglikelihood_rolling",
+        "doc_to_text": "",
+        "doc_to_target": "{{question}}",
+        "metric_list": [{"metric": "word_perplexity"}, {"metric": "bits_per_byte"}],
+    }
+    write(tmp_path, "prose", [{"question": "one two three", "gold": 0}, {"question": "one", "gold": 1}], config)
+    measurement = run(tmp_path, ScriptedLM(likes=lambda context, text: -6.0 * len(text.split())), "prose")
+    assert {(o.value, o.weight) for o in measurement.observations} == {(6.0, 3.0), (6.0, 1.0)}
+    (metric,) = measurement.metrics
+    assert (metric.name, metric.estimand, metric.direction) == (
+        "word_perplexity",
+        Estimand.PERPLEXITY,
+        Direction.LOWER_IS_BETTER,
+    )
+
+
+def test_max_new_tokens_and_chat(tmp_path: Path) -> None:
+    write(tmp_path, "open", rows(2), OPEN)
+    lm = ScriptedLM()
+    run(tmp_path, lm, "open", max_new_tokens=3, chat=True)
+    assert {r.args[1]["max_gen_toks"] for r in lm.seen} == {3}
+    assert {r.args[0] for r in lm.seen} == {"<user>question 0<assistant>", "<user>question 1<assistant>"}
+
+
+def test_truncated_prompts_are_counted(tmp_path: Path) -> None:
+    write(tmp_path, "quiz", [*rows(2), {"question": "x" * 120, "gold": 0}], QUIZ)
+    measurement = run(tmp_path, ScriptedLM(), "quiz")
+    assert "1 prompts are longer than the 100 tokens of context: cut on the left" in measurement.notes
+
+
+def test_examples_from_the_evaluated_split_are_pointed_out(tmp_path: Path) -> None:
+    write(tmp_path, "quiz", rows(4), QUIZ)
+    notes = run(tmp_path, ScriptedLM(), "quiz", fewshot=1).notes
+    assert "quiz: the few-shot examples come from the evaluated split and may contain the item itself" in notes
+
+
+# ---- what is refused before a model is loaded
+
+
+def test_an_unknown_task_names_its_neighbours(tmp_path: Path) -> None:
+    write(tmp_path, "fraud_quiz", rows(2), QUIZ)
+    with pytest.raises(DataError, match=r"found the task 'fraud_quizz'.*did you mean fraud_quiz") as caught:
+        check(settings("fraud_quizz"), tmp_path)
+    assert caught.value.exit_code is ExitCode.USAGE
+
+
+def test_a_bundled_task_is_found_without_its_data(tmp_path: Path) -> None:
+    check(settings("gsm8k", include_path=None), tmp_path)
+    check(settings("mmlu", include_path=None, fewshot=5), tmp_path)
+
+
+def test_a_data_set_that_is_not_cached_says_run_fetch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets.config
+
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    with pytest.raises(CouldNotMeasure, match="'gsm8k': its data set or metric is not in the local cache, run"):
+        run(tmp_path, ScriptedLM(), "gsm8k", include_path=None)
+
+
+def test_a_missing_data_file(tmp_path: Path) -> None:
+    write(tmp_path, "quiz", rows(2), QUIZ)
+    (tmp_path / "tasks" / "quiz.jsonl").unlink()
+    with pytest.raises(DataError, match=r"task 'quiz': found no data file '.*quiz\.jsonl'"):
+        check(settings("quiz"), tmp_path)
+
+
+def test_an_empty_data_file_is_nothing_to_measure(tmp_path: Path) -> None:
+    write(tmp_path, "quiz", [], QUIZ)
+    with pytest.raises(CouldNotMeasure, match="is empty: there is nothing to measure"):
+        check(settings("quiz"), tmp_path)
+
+
+def test_a_missing_include_path(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="found no folder"):
+        check(settings("quiz"), tmp_path)
+
+
+def test_a_broken_data_file(tmp_path: Path) -> None:
+    write(tmp_path, "quiz", rows(2), QUIZ)
+    (tmp_path / "tasks" / "quiz.jsonl").write_text('{"question": \n')
+    with pytest.raises(DataError, match="task 'quiz' cannot be built"):
+        run(tmp_path, ScriptedLM(), "quiz")
+
+
+def test_code_execution_must_be_asked_for(tmp_path: Path) -> None:
+    write(tmp_path, "code", rows(2), {**OPEN, "unsafe_code": True})
+    with pytest.raises(DataError, match="task 'code' executes the code that the model wrote"):
+        check(settings("code"), tmp_path)
+    check(settings("code", unsafe_code=True), tmp_path)
+    with pytest.raises(DataError, match="task 'humaneval' executes"):
+        check(settings("humaneval", include_path=None), tmp_path)
+
+
+def test_few_shot_for_a_task_that_forbids_it(tmp_path: Path) -> None:
+    write(tmp_path, "quiz", rows(2), {**QUIZ, "num_fewshot": 0})
+    with pytest.raises(DataError, match="found `fewshot: 5` for 'quiz', which is defined with 0 examples only"):
+        check(settings("quiz", fewshot=5), tmp_path)
+    check(settings("quiz", fewshot=0), tmp_path)
+
+
+def test_a_local_group_of_bundled_tasks(tmp_path: Path) -> None:
+    (tmp_path / "tasks").mkdir()
+    (tmp_path / "tasks" / "mine.yaml").write_text(yaml.safe_dump({"group": "mine", "task": ["arc_easy", "gsm8k"]}))
+    check(settings("mine"), tmp_path)
+
+
+def test_a_group_with_a_member_that_nobody_knows(tmp_path: Path) -> None:
+    (tmp_path / "tasks").mkdir()
+    (tmp_path / "tasks" / "mine.yaml").write_text(yaml.safe_dump({"group": "mine", "task": ["no_such_task"]}))
+    with pytest.raises(DataError, match="found the task 'no_such_task' in the group 'mine', expected"):
+        check(settings("mine"), tmp_path)
+
+
+def test_a_task_file_that_lm_eval_cannot_read_is_named(tmp_path: Path) -> None:
+    (tmp_path / "tasks").mkdir()
+    (tmp_path / "tasks" / "quiz.yaml").write_text("task: quiz\n  output_type: [\n")
+    with pytest.raises(DataError, match=r"not read: .*quiz\.yaml: mapping values are not allowed"):
+        check(settings("quiz"), tmp_path)
+
+
+def test_a_metric_that_appears_late_is_pointed_out(tmp_path: Path) -> None:
+    code = """
+def score(doc, results):
+    score.calls += 1
+    return {"acc": 1.0} if score.calls < 40 else {"acc": 1.0, "extra": 1.0}
+score.calls = 0
+"""
+    write(tmp_path, "late", rows(50), {**OPEN, "metric_list": [ACC]})
+    path = tmp_path / "tasks" / "late.yaml"
+    path.write_text(path.read_text() + "process_results: !function late_scoring.score\n")
+    (tmp_path / "tasks" / "late_scoring.py").write_text(code)
+    measurement = run(tmp_path, ScriptedLM(), "late")
+    assert "metric 'extra' is not reported: it appeared after the first block" in measurement.notes
+    assert [m.name for m in measurement.metrics] == ["acc"]

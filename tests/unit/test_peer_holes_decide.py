@@ -1,0 +1,102 @@
+"""The holes of peers.md that `decide` must keep shut: each test fails when its hole reopens."""
+
+from __future__ import annotations
+
+import pytest
+
+from gate.decide.combine import combine
+from gate.decide.judge import judge
+from gate.metrics import DOMAIN
+from gate.records import Status
+from tests.decide_factory import (
+    BASELINE,
+    CANDIDATE,
+    CONFIDENCE,
+    failure,
+    finding,
+    lost,
+    measurement,
+    pair_of,
+    rule,
+    scored,
+    stage,
+)
+
+
+def test_hole_1_two_empty_folders_are_an_error() -> None:
+    found = judge(rule("max_drop 3pp"), measurement(BASELINE, (), 0), measurement(CANDIDATE, (), 0), CONFIDENCE)
+    assert found.status is Status.ERROR
+    assert "0 of 0 items could not be measured" in found.reason
+    assert judge(rule("max_drop 3pp"), None, None, CONFIDENCE).status is Status.ERROR
+    assert judge(rule("min 0.5"), None, measurement(CANDIDATE, (), 0), CONFIDENCE).status is Status.ERROR
+
+
+def test_hole_2_ten_items_without_a_flip_are_inconclusive_at_one_point() -> None:
+    found = judge(rule("max_drop 1pp"), *pair_of(7, 0, 0, 3), CONFIDENCE)
+    assert found.status is Status.INCONCLUSIVE
+    assert found.estimate == 0.0
+    assert found.interval is not None
+    assert found.interval.high > 0.2  # z²/(10 + z²): far from certain
+    assert found.n_needed is not None
+    assert found.n_needed > 200
+
+
+def test_hole_3_sixty_of_two_hundred_items_are_an_error() -> None:
+    everything, some = scored(BASELINE, [1.0] * 200), scored(CANDIDATE, [1.0] * 60, n_expected=200)
+    found = judge(rule("max_drop 3pp"), everything, some, CONFIDENCE)
+    assert (found.status, found.n_paired, found.n_lost) == (Status.ERROR, 60, 140)
+    assert "140 of 200 items could not be measured" in found.reason
+    assert "'item 0060', 'item 0061', 'item 0062'" in found.reason
+    assert "max_lost allows 0" in found.reason
+
+
+def test_hole_4_a_failure_is_not_a_wrong_answer() -> None:
+    baseline = scored(BASELINE, [1.0] * 20)
+    failures = [failure(f"item {i:04d}", "sandbox") for i in range(14, 20)]
+    measured = scored(CANDIDATE, [1.0] * 14, n_expected=20, failures=failures)
+    found = judge(rule("max_drop 3pp"), baseline, measured, CONFIDENCE)
+    assert found.status is Status.ERROR
+    assert "candidate sandbox: 6" in found.reason
+    tolerant = judge(rule("max_drop 3pp", max_lost=lost(6)), baseline, measured, CONFIDENCE)
+    assert tolerant.status is Status.INCONCLUSIVE
+    assert tolerant.estimate == 0.0  # of the fourteen that were measured, none went wrong
+    scored_zero = scored(CANDIDATE, [1.0] * 14 + [0.0] * 6)
+    assert judge(rule("max_drop 3pp"), baseline, scored_zero, CONFIDENCE).status is Status.REGRESSION
+
+
+def test_hole_5_a_relative_rule_has_an_interval_too() -> None:
+    # 4 of 30 → 3 of 30 is "−25 %", and says next to nothing
+    found = judge(rule("min_retained 95%"), *pair_of(3, 1, 0, 26), CONFIDENCE)
+    assert found.estimate == pytest.approx(0.75)
+    assert found.interval is not None
+    assert found.interval.low < 0.5 < 1.0 < found.interval.high
+    assert found.status is Status.INCONCLUSIVE
+
+
+def test_hole_6_a_continuous_collapse_is_a_regression_without_a_single_flip() -> None:
+    metric = DOMAIN["rouge_l"]
+    baseline, candidate = scored(BASELINE, [0.8] * 50, metric=metric), scored(CANDIDATE, [0.4] * 50, metric=metric)
+    found = judge(rule("max_drop 3pp", metric="rouge_l"), baseline, candidate, CONFIDENCE)
+    assert found.status is Status.REGRESSION
+    assert found.estimate == pytest.approx(0.4)
+
+
+@pytest.mark.parametrize("candidate", [0.0, 1.0])
+def test_hole_8_a_baseline_of_zero_is_never_green(candidate: float) -> None:
+    baseline, other = scored(BASELINE, [0.0] * 100), scored(CANDIDATE, [candidate] * 100)
+    found = judge(rule("min_retained 97%"), baseline, other, CONFIDENCE)
+    assert found.status is Status.ERROR
+    assert "the baseline scored 0 on all 100 items" in found.reason
+
+
+def test_hole_13_a_planned_rule_without_a_finding_is_an_error() -> None:
+    kept, vanished = rule("max_drop 3pp", id="a"), rule("max_drop 3pp", id="b", source="renamed_task")
+    stages = (stage("fraud", Status.PASS, [finding(kept, Status.PASS)]),)
+    decision = combine((kept, vanished), stages, restricted=False)
+    assert (decision.status, decision.deciding) == (Status.ERROR, ("b",))
+
+
+def test_hole_13_a_metric_that_a_task_no_longer_reports_is_an_error() -> None:
+    found = judge(rule("max_drop 3pp", metric="exact_match,strict-match"), *pair_of(90, 0, 0, 10), CONFIDENCE)
+    assert found.status is Status.ERROR
+    assert found.reason == "fraud did not report 'exact_match,strict-match', it reported accuracy"
