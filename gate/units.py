@@ -5,6 +5,7 @@ Pure: text → number in base units (rate, bytes, seconds, ratio).  Never guesse
 
 from __future__ import annotations
 
+import math
 import re
 
 _NUMBER = r"(?P<number>\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)"  # YAML 1.1 hands `1e-3` over as text
@@ -21,7 +22,7 @@ QUANTITY_PATTERN = r"^\d+(\.\d+)?([eE][+-]?\d+)?\s*(%|B|KB|MB|GB|KiB|MiB|GiB|TiB
 
 def _split(text: str, units: str, expected: str) -> tuple[float, str]:
     match = re.fullmatch(rf"{_NUMBER}\s*(?P<unit>{units})", text.strip(), re.ASCII)
-    if match is None:
+    if match is None or math.isinf(float(match["number"])):
         raise ValueError(f"found {text!r}, expected {expected}")
     return float(match["number"]), match["unit"]
 

@@ -105,9 +105,10 @@ def margin(value: float, limits: Span, bound: Bound) -> float:
 def p_value(estimate: Estimate, bound: Bound, at_most: float) -> float:
     """Smallest α at which the interval with one-sided confidence 1 − α lies beyond the bound; 1 above `at_most`.
 
-    The intervals shrink as α grows, so a bisection on log α finds it, to 1 % and from above.
+    The intervals shrink as α grows, so a bisection on log α finds it, to 2 % and from above; one in a million is
+    small enough for any family.
     """
-    low, high = 1e-12, at_most
+    low, high = 1e-6, at_most
 
     def beyond(alpha: float) -> bool:
         return decide(estimate.limits(1 - alpha), bound) is Status.REGRESSION
@@ -116,7 +117,7 @@ def p_value(estimate: Estimate, bound: Bound, at_most: float) -> float:
         return 1.0
     if beyond(low):
         return low
-    while high / low > 1.01:
+    while high / low > 1.02:
         middle = (low * high) ** 0.5
         low, high = (low, middle) if beyond(middle) else (middle, high)
     return high

@@ -6,7 +6,6 @@ the bound" would never pass; so a group is red only if its margin test survives 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -49,7 +48,9 @@ def family(
         CouldNotMeasure: no item carries a group, too many were lost, or no group can be judged.
     """
     check_lost(pairs, rule.max_lost)
-    groups = sorted({p.group for p in pairs.paired if p.group is not None})
+    # A group that one role lost altogether is still a group: it cannot be judged, and says so.
+    labels = {p.group for p in pairs.paired} | {i.group for i in pairs.one_sided}
+    groups = sorted(g for g in labels if g is not None)
     if not groups:
         raise CouldNotMeasure(
             f"{pairs.metric.name}: no item carries a {rule.by}, so there is nothing to look at by {rule.by}"
@@ -86,7 +87,7 @@ def family(
                 status=status,
             )
         )
-    members.sort(key=lambda m: _badness(m, rule), reverse=True)
+    members.sort(key=lambda m: _worst_first(m, judged[m.group], rule))
     broken = [_unjudged(group, pairs) for group in unjudged]
     everyone = (*members, *broken)
     status = _together(everyone)
@@ -117,11 +118,9 @@ def _unjudged(group: str, pairs: Pairs) -> Member:
     )
 
 
-def _badness(member: Member, rule: Rule) -> tuple[bool, float, str]:
-    if member.estimate is None or member.interval is None:
-        return (False, -math.inf, member.group)
-    far = margin(member.estimate, (member.interval.low, member.interval.high), rule.bound)
-    return (member.status is Status.REGRESSION, far, member.group)
+def _worst_first(member: Member, e: Estimate, rule: Rule) -> tuple[bool, float, str]:
+    limits = (e.value, e.value) if member.interval is None else (member.interval.low, member.interval.high)
+    return member.status is not Status.REGRESSION, -margin(e.value, limits, rule.bound), member.group
 
 
 def _together(members: Sequence[Member]) -> Status:
@@ -149,7 +148,7 @@ def _reason(
         if resolved
         else ""
     )
-    return f"guard rail: no evidence of a {noun} beyond {bound} in any of {n} groups{seen}{worst}{aside}"
+    return f"guard rail: no evidence that the {noun} is beyond {bound} in any of {n} groups{seen}{worst}{aside}"
 
 
 def _named(member: Member, rule: Rule) -> str:

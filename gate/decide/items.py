@@ -17,6 +17,9 @@ from gate.records import BoundKind, Rule, Scope
 from gate.stats import bounded, cluster, mean_ratio, nam_blackwelder, tango, wald, wilson
 from gate.stats.quantiles import small_sample, z
 
+_NOTHING = 1e-9
+"""A baseline mean below this retains nothing: ratios to it are noise."""
+
 ABSOLUTE = frozenset({BoundKind.MAX, BoundKind.MIN})
 
 
@@ -61,9 +64,9 @@ def estimate(rule: Rule, pairs: Pairs, confidence: float) -> Estimate:
     measured = samples[0]
     n = measured.n
     baseline, candidate = math.fsum(measured.baseline) / n, math.fsum(measured.candidate) / n
-    if kind is BoundKind.MIN_RETAINED and baseline == 0:
+    if kind is BoundKind.MIN_RETAINED and baseline < _NOTHING:
         raise CouldNotMeasure(
-            f"{pairs.metric.name}: the baseline scored 0 on all {n} items, so there is nothing to retain and "
+            f"{pairs.metric.name}: the baseline scored {baseline:g} over all {n} items, so nothing can be retained and "
             "nothing can be said of the candidate: check the task, the prompt and the matcher, or use max_drop"
         )
     flips = math.fsum((c - b) ** 2 for b, c in zip(measured.baseline, measured.candidate, strict=True)) / n
@@ -75,22 +78,28 @@ def estimate(rule: Rule, pairs: Pairs, confidence: float) -> Estimate:
             value, span_of, scale = candidate / baseline, _retained, baseline
         case _:
             value, span_of, scale = candidate, _absolute, None
+
+    def limits(level: float) -> Span:
+        return hull((value, value), *(span_of(s, level) for s in samples))
+
+    resolved = None if scale is None else _detectable(flips, n, confidence) / scale
+    if resolved is not None and clustered:
+        low, high = limits(confidence)
+        resolved = max(resolved, resolution_factor(confidence) / z(confidence) * (high - low) / 2)
     return Estimate(
         baseline=None if kind in ABSOLUTE else baseline,
         candidate=candidate,
         value=value,
-        limits=lambda level: hull((value, value), *(span_of(s, level) for s in samples)),
+        limits=limits,
         method=_method(kind, measured),
         counts=_counts(kind, measured, pairs, flips),
         unit="items",
         n_paired=n,
         n_lost=pairs.n_lost,
-        detectable=None if scale is None else _detectable(flips, n, confidence) / scale,
+        detectable=resolved,
         best=best_rate(kind),
         undecidable=None,
-        cautions=(f"{lost_text(pairs)}; the interval covers every way they could have come out",)
-        if pairs.n_lost
-        else (),
+        cautions=(f"{lost_text(pairs)}; the interval covers whatever they were",) if pairs.n_lost else (),
     )
 
 

@@ -26,7 +26,8 @@ YAML_ERRORS = (*ITEM_ERRORS, yaml.YAMLError)
 
 _NO_YAML = (".py", ".pyc", ".md", ".sh", ".json", ".jsonl", ".tsv", ".txt", ".jpg", ".lark")
 _INCLUDE = re.compile(r"^\s*include:[ \t]*(.*(?:\n[ \t]*- .*)*)", re.MULTILINE)
-_DEFINITION = re.compile(r"^(?:task|group|tag):[ \t]*[\"']?([\w.:/-]+)", re.MULTILINE)
+_DEFINITION = re.compile(r"^(?:task|group|tag):[ \t]*(.*(?:\n[ \t]*- .*)*)", re.MULTILINE)
+_NAME = re.compile(r"\w[\w.:/-]+")
 
 
 def entries(names: Collection[str]) -> dict[str, Any]:
@@ -48,7 +49,8 @@ def entries(names: Collection[str]) -> dict[str, Any]:
 
 def all_names() -> list[str]:
     """Nearly all bundled names, for suggestions."""
-    return sorted({name for text in _texts().values() for name in _DEFINITION.findall(text)})
+    definitions = (listed for text in _texts().values() for listed in _DEFINITION.findall(text))
+    return sorted({name for listed in definitions for name in _NAME.findall(listed)})
 
 
 @functools.cache

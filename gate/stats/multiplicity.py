@@ -25,7 +25,7 @@ def holm(p_values: Sequence[float], level: float) -> tuple[bool, ...]:
 def benjamini_hochberg(p_values: Sequence[float], level: float) -> tuple[bool, ...]:
     """Which hypotheses are rejected with an expected share of false rejections ≤ `level`."""
     order = _smallest_first(p_values)
-    passing = [rank for rank, index in enumerate(order, start=1) if p_values[index] <= rank * level / len(order)]
+    passing = [rank for rank, index in enumerate(order, start=1) if p_values[index] <= rank / len(order) * level]
     accepted = set(order[: max(passing, default=0)])
     return tuple(index in accepted for index in range(len(p_values)))
 

@@ -303,6 +303,36 @@ class TestErrorRates:
         assert fails / runs <= 0.065
         assert passes / runs >= 0.02  # and it is no interval that simply never decides
 
+    def test_a_model_against_itself_rarely_fails(self) -> None:
+        """A12: the same model twice, 6 % noisy flips, and a bound of no drop at all."""
+        rng = np.random.default_rng(12)
+        n, runs = 500, 500
+        fails = 0
+        for b, c, _ in rng.multinomial(n, [0.03, 0.03, 0.94], size=runs).tolist():
+            score = tango.interval(lost=b, gained=c, n=n, confidence=0.95)
+            crude = wald.interval(lost=b, gained=c, n=n, confidence=0.95)
+            fails += -max(score.high, crude.high) > 0
+        assert fails / runs <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / runs)
+
+    @pytest.mark.parametrize(("ratio", "right"), [(0.97, 0.95), (0.97, 0.5), (0.9, 0.3)])
+    def test_retention_at_the_margin(self, ratio: float, right: float) -> None:
+        rng = np.random.default_rng(21)
+        n, runs, gain, level = 300, 3000, 0.02, small_sample(0.95, 300)
+        lost = (1 - ratio) * right + gain
+        draws = rng.multinomial(n, [right - lost, lost, gain, 1 - right - gain], size=runs)
+        judged: dict[tuple[int, int, int], tuple[bool, bool]] = {}
+        passes = fails = 0
+        for a, b, c, _ in draws.tolist():
+            if (a, b, c) not in judged:
+                counts = {"both": a, "lost": b, "gained": c, "n": n}
+                score = nam_blackwelder.z_score(**counts, ratio=ratio)
+                beyond = score < -z(level) and wald.retention(**counts, confidence=0.95).high < ratio
+                judged[a, b, c] = (score >= z(level), beyond)
+            passed, failed = judged[a, b, c]
+            passes, fails = passes + passed, fails + failed
+        assert 0.03 <= passes / runs <= 0.065
+        assert fails / runs <= 0.065
+
     @pytest.mark.parametrize(
         ("n", "margin", "size"), [(30, 0.01, 0.8), (50, 0.03, 0.5), (164, 0.03, 0.5), (300, 0.05, 0.2)]
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from gate.decide.judge import judge
@@ -39,7 +41,8 @@ class TestGuardRails:
         assert among.status is Status.INCONCLUSIVE
         assert among.members[0].group == "odd"
         assert among.members[0].status is Status.INCONCLUSIVE
-        assert among.reason.startswith("guard rail: no evidence of a drop beyond 10pp in any of 13 groups; smallest")
+        assert among.reason.startswith("guard rail: no evidence that the drop is beyond 10pp in any of 13 groups; ")
+        assert "; smallest detectable change " in among.reason
         assert "worst: odd 25pp (n = 40)" in among.reason
         clear = judged(rule("max_drop 10pp", by="category"), self.by_category({**many, "odd": (20, 40)}))
         assert clear.status is Status.REGRESSION
@@ -82,6 +85,13 @@ class TestGuardRails:
         assert all(m.interval is not None and m.interval.high > 0.08 for m in found.members)
         whole = tuple(scored(r, [1.0] * 120, groups=groups) for r in (BASELINE, CANDIDATE))
         assert judge(of, whole[0], whole[1], CONFIDENCE).status is Status.PASS
+
+    def test_a_group_that_one_role_lost_is_not_forgotten(self) -> None:
+        baseline, candidate = self.by_category({"a": (0, 200), "b": (0, 3)})
+        without_b = replace(candidate, observations=candidate.observations[:200])
+        found = judged(rule("max_drop 10pp", by="category", max_lost=lost(3)), (baseline, without_b))
+        assert found.status is Status.INCONCLUSIVE
+        assert [(m.group, m.status) for m in found.members] == [("a", Status.PASS), ("b", Status.ERROR)]
 
     def test_guard_rails_are_for_item_means(self) -> None:
         metric = DOMAIN["length_ratio"]

@@ -211,6 +211,9 @@ class TestClusters:
         assert item_level.status is Status.PASS
         assert population.status is Status.INCONCLUSIVE
         assert population.counts["G"] == 5
+        assert population.detectable is not None
+        assert item_level.detectable is not None
+        assert population.detectable > 2 * item_level.detectable
         assert population.interval is not None
         assert population.interval.method == "tango+wald+cluster_t"
 

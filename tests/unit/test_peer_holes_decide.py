@@ -86,7 +86,7 @@ def test_hole_8_a_baseline_of_zero_is_never_green(candidate: float) -> None:
     baseline, other = scored(BASELINE, [0.0] * 100), scored(CANDIDATE, [candidate] * 100)
     found = judge(rule("min_retained 97%"), baseline, other, CONFIDENCE)
     assert found.status is Status.ERROR
-    assert "the baseline scored 0 on all 100 items" in found.reason
+    assert "the baseline scored 0 over all 100 items" in found.reason
 
 
 def test_hole_13_a_planned_rule_without_a_finding_is_an_error() -> None:

@@ -43,6 +43,7 @@ def test_parses(parse: object, text: str, value: float) -> None:
         (units.percent, "-5%", "a percentage such as 5%"),
         (units.percent, "5pp", "a percentage such as 5%"),
         (units.percent, "٥%", "a percentage such as 5%"),
+        (units.percent, "1e999%", "a percentage such as 5%"),
         (units.points, "3%", "percentage points such as 3pp"),
         (units.points, "", "percentage points such as 3pp"),
         (units.speedup, "50%", "a speed-up such as 1.5 or 1.5x"),

@@ -1,0 +1,54 @@
+"""docs/policy.md: its examples load, its message is real, its lists of metrics are complete."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from gate import metrics
+from gate.errors import PolicyError
+from gate.policy import Policy, RuleSettings
+from gate.policy_problems import rule_problems
+from gate.records import BoundKind
+
+TEXT = (Path(__file__).parents[2] / "docs" / "policy.md").read_text(encoding="utf-8")
+EXAMPLES = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", TEXT, re.S)]
+STAGES = [example[0] for example in EXAMPLES if isinstance(example, list) and "kind" in example[0]]
+
+
+def test_there_is_an_example_of_every_stage() -> None:
+    assert [stage["kind"] for stage in STAGES] == ["perplexity", "lm_eval", "domain", "profile"]
+
+
+def test_the_examples_together_are_a_policy_without_contradictions() -> None:
+    (head,) = [example for example in EXAMPLES if isinstance(example, dict)]
+    policy = Policy.model_validate({**head, "stages": STAGES})
+    assert list(rule_problems(policy)) == []
+    assert Policy.model_validate({"version": 1, "stages": STAGES}) == policy.model_copy(update={"budget": None})
+
+
+def test_the_single_rule_is_one() -> None:
+    (rule,) = [e[0] for e in EXAMPLES if isinstance(e, list) and "kind" not in e[0]]
+    assert RuleSettings.model_validate(rule).bound().kind is BoundKind.MAX_DROP
+
+
+@pytest.mark.parametrize("kind", ["perplexity", "domain", "profile"])
+def test_every_metric_is_named(kind: str) -> None:
+    short = {"ttft_p95_seconds", "tpot_p95_seconds"}  # "the `p95` pair"
+    assert [m for m in metrics.BY_KIND[kind] if f"`{m}`" not in TEXT and m not in short] == []
+
+
+def test_every_bound_and_every_key_of_a_rule_is_explained() -> None:
+    assert [k for k in RuleSettings.model_fields if k != "metric" and f"`{k}`" not in TEXT] == []
+
+
+def test_the_message_has_the_shape_of_a_real_one() -> None:
+    shown = re.findall(r"^  (policy\.yaml:.*)$", TEXT, re.M)
+    assert len(shown) == 3
+    assert str(PolicyError("policy.yaml", tuple(shown))).splitlines() == [
+        "policy.yaml: 3 mistakes in the policy",
+        *(f"  {line}" for line in shown),
+    ]
