@@ -6,6 +6,7 @@ Commands import what they need when they run: `gate --help` loads neither torch 
 from __future__ import annotations
 
 import json
+import os
 import sys
 import traceback
 from datetime import UTC
@@ -115,7 +116,8 @@ def demo(
     from gate.demo.bundle import candidates, policy_path, world
     from gate.policy_file import load_policy
 
-    screen = Console()
+    screen = Console() if sys.stdout.isatty() else Console(width=120)
+    os.environ.setdefault("QUANTGATE_THREADS", "1")  # a model this small is slower on two threads than on one
     known = candidates()
     unknown = [n for n in names or () if n not in known]
     if unknown:

@@ -24,7 +24,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gate.records import RunRecord, StageResult, Status
-from gate.reports import numbers
+from gate.reports import escape, numbers
 
 STYLES = {
     Status.PASS: "bold green",
@@ -117,7 +117,8 @@ def runs_table(rows: Sequence[tuple[str, RunRecord]]) -> Table:
         ("items", True),
         ("seconds", True),
     ):
-        table.add_column(heading, justify="right" if right else "left", overflow="fold")
+        wraps = heading == "deciding rule"
+        table.add_column(heading, justify="right" if right else "left", no_wrap=not wraps, overflow="fold")
     for name, record in rows:
         ran = [s for s in record.stages if s.status is not Status.SKIPPED]
         table.add_row(
@@ -139,7 +140,7 @@ def deciding_rule(record: RunRecord) -> str:
         if identifier in findings:
             shown = numbers.printed(*findings[identifier])
             return f"{identifier}: {shown.estimate or numbers.MISSING} ({shown.interval}), bound {shown.bound}"
-    return record.verdict.sentence
+    return escape.line(record.verdict.sentence, 90)
 
 
 def reuse_line(records: Sequence[RunRecord]) -> str:
