@@ -149,18 +149,18 @@ def demo(
 
 
 @app.command()
-def plan(
-    policy: PolicyPath,
-    baseline: Annotated[str | None, typer.Option(help="Reserved for measured speeds; not needed.")] = None,
-) -> None:
-    """Say what a policy can and cannot see, before anything is run: no model, no network."""
-    from gate.decide.plan import plan as planned
+def plan(policy: PolicyPath) -> None:
+    """Say what a policy can and cannot see, before anything is run: no model, no network.
+
+    Exits 2 when a blocking rule could never pass, however good the candidate.
+    """
+    from gate import preflight
     from gate.policy_file import load_policy
     from gate.reports import plan_text
 
-    loaded = load_policy(policy)
-    result = planned(loaded.policy, loaded.rules, {})
+    result = preflight.planned(load_policy(policy))
     typer.echo(plan_text.render(result))
+    raise typer.Exit(ExitCode.USAGE if result.problems else ExitCode.PASS)
 
 
 @app.command()
@@ -213,7 +213,7 @@ def _run(
     import time
     from datetime import datetime
 
-    from gate import environment, launch, outputs
+    from gate import environment, launch, outputs, preflight
     from gate.backends import BACKENDS, Checkpoint
     from gate.console import RunConsole
     from gate.pipeline import Request, Services, run_gate
@@ -224,6 +224,7 @@ def _run(
     if backend not in BACKENDS:
         raise UsageError(f"unknown backend {backend!r}, expected one of {', '.join(BACKENDS)}")
     place = device or environment.default_device()
+    preflight.refuse_hopeless(loaded)
     outputs.prepare(out)
 
     judges = [s.judge for s in loaded.policy.stages if isinstance(s, DomainStage) and s.judge]

@@ -9,7 +9,6 @@ from gate import metrics
 from gate.decide.judge import judge
 from gate.records import (
     Bound,
-    BoundKind,
     Direction,
     Estimand,
     Finding,
@@ -72,7 +71,9 @@ def observation(
     cluster: str | None = None,
     group: str | None = None,
 ) -> Observation:
-    return Observation(metric=metric.observed, item_id=item_id, value=value, weight=weight, cluster=cluster, group=group)
+    return Observation(
+        metric=metric.observed, item_id=item_id, value=value, weight=weight, cluster=cluster, group=group
+    )
 
 
 def measurement(

@@ -13,7 +13,7 @@ GATE = ROOT / "gate"
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"__main__"}),
     frozenset({"cli"}),
-    frozenset({"console", "demo", "outputs"}),
+    frozenset({"console", "demo", "outputs", "preflight"}),
     frozenset({"pipeline"}),
     frozenset({"stage_run"}),
     frozenset({"evidence"}),

@@ -25,7 +25,8 @@ def out_of_time(
         failures=tuple(f for f in baseline.failures if f.item_id in ids),
     )
     finding = judge(rule, beside, replace(reached, n_expected=len(ids)), confidence)
-    told = f"{reason}: {len(ids)} of {reached.n_expected} items were reached, which decides nothing; so far, {finding.reason}"
+    share = f"{len(ids)} of {reached.n_expected} items were reached, which decides nothing"
+    told = f"{reason}: {share}; so far, {finding.reason}"
     if finding.status in (Status.PASS, Status.REGRESSION):
         return replace(finding, status=Status.INCONCLUSIVE, reason=told)
     return replace(finding, reason=told)

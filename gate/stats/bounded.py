@@ -61,7 +61,7 @@ def z_score(
         return 0.0
     # Mirror so that the data lie above H0: mass then has to move down, at most to the lower end.
     sign, end = (1.0, mean - smallest) if surplus > 0 else (-1.0, largest - mean)
-    if end <= 0:
+    if end < np.finfo(np.float64).tiny:  # no room, or so little that 1/end overflows
         return math.copysign(math.inf, surplus)
     deviations = sign * (values - mean)
     weights = counts / n / (1 + _tilt(deviations, counts, end) * deviations)

@@ -142,18 +142,30 @@ def test_a_restricted_run_never_passes(world: World) -> None:
     assert [s.status for s in record.stages] == [Status.SKIPPED, Status.SKIPPED, Status.PASS, Status.SKIPPED]
 
 
-def test_a_tiny_set_without_flips_is_inconclusive_not_a_pass(world: World) -> None:
-    """Hole 2: ten items without a flip do not prove a drop below 1 pp."""
+def test_a_set_too_small_for_its_bound_is_refused_before_it_costs_anything(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Hole 2: ten items without a flip do not prove a drop below 1 pp, so no run could ever pass."""
     path = world.root / "questions.jsonl"
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:10]))
     stage = {**STAGES["fraud"], "rules": [{"metric": "accuracy", "max_drop": "1pp"}]}
-    world.checkpoint("baseline", seed=1, error_rate=0)
-    world.checkpoint("candidate", seed=2, error_rate=0)
+    assert world.run(world.policy([stage])) == 2
+    assert "fraud.accuracy.max_drop" in capsys.readouterr().err
+    assert not (world.root / "out").exists()
+
+
+def test_too_little_evidence_is_inconclusive_and_warn_says_so(world: World) -> None:
+    path = world.root / "questions.jsonl"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:80]))
+    stage = {**STAGES["fraud"], "rules": [{"metric": "accuracy", "max_drop": "4pp"}]}
+    world.checkpoint("candidate", seed=2, error_rate=0.05)
     assert world.run(world.policy([stage])) == 3
     finding = world.finding("fraud.accuracy.max_drop")
-    assert finding.estimate == 0
+    assert finding.status is Status.INCONCLUSIVE
     assert finding.interval is not None
-    assert finding.interval.high > 0.01
+    assert finding.interval.low < 0.04 < finding.interval.high
+    assert finding.n_needed is not None
+    assert finding.n_needed > 80
     warned = world.policy([stage], on_inconclusive="warn")
     assert world.run(warned, out="warned") == 0
     assert "warn" in world.record("warned").verdict.sentence
