@@ -144,7 +144,7 @@ def _finding(rule: Rule, e: Estimate, confidence: float) -> Finding:
         n_needed=needed,
         detectable=e.detectable,
         members=(),
-        reason="; ".join((_reason(rule, status, e, needed, confidence), *e.cautions)),
+        reason="; ".join((_reason(rule, status, e, confidence), *e.cautions)),
     )
 
 
@@ -153,7 +153,7 @@ def _interval(e: Estimate, confidence: float) -> Interval:
     return Interval(low=low, high=high, confidence=confidence, method=e.method, scope=Scope.POPULATION, valid="fixed_n")
 
 
-def _reason(rule: Rule, status: Status, e: Estimate, needed: int | None, confidence: float) -> str:
+def _reason(rule: Rule, status: Status, e: Estimate, confidence: float) -> str:
     noun, bound = NOUN[rule.bound.kind], rule.bound.text
     if e.undecidable:
         return f"nothing can be concluded: {e.undecidable}"
@@ -164,7 +164,7 @@ def _reason(rule: Rule, status: Status, e: Estimate, needed: int | None, confide
     text = f"the interval of the {noun} holds values on both sides of the bound {bound}"
     if e.best is not None and harm(rule.bound.kind, rule.bound.value) <= harm(rule.bound.kind, e.best):
         return f"{text}; no finite sample can show that a bound of {bound} is kept: give it some room"
-    return text if needed is None else f"{text}; about {needed} {e.unit} would decide, if what was seen is the truth"
+    return text
 
 
 # -- several groups ---------------------------------------------------------------------------------------

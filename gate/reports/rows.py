@@ -110,7 +110,9 @@ def story(one: Row) -> str:
         "items": one.items,
         "counts": one.counts,
         "resolvable": one.detectable,
-        "needed": "" if finding.n_needed is None else numbers.count(finding.n_needed, "item"),
+        "needed": ""
+        if finding.n_needed is None
+        else numbers.count(finding.n_needed, UNITS.get(one.stage.kind, "item")),
         "reason": finding.reason,
     }
     lines = [f"{name + ':':<11} {said}" for name, said in facts.items() if said]

@@ -46,6 +46,7 @@ _METRICS = {
     "ttft_p95_seconds": "95th percentile of the time to first token",
     "tpot_p95_seconds": "95th percentile of the time per output token",
 }
+_UNITS = {"perplexity": "document", "profile": "block"}
 _SCALES = {
     BoundKind.MAX_DROP: "drop",
     BoundKind.MAX_INCREASE: "increase",
@@ -130,17 +131,24 @@ def _worst_group(finding: Finding) -> str:
     return "" if named is None else f" (worst of {len(finding.members)}: {escape.line(named, _NAME_LIMIT)})"
 
 
+def unit(kind: str) -> str:
+    """What a stage of this kind counts."""
+    return _UNITS.get(kind, "item")
+
+
 def take(finding: Finding, kind: str) -> str:
     """What it would take to decide an inconclusive rule."""
-    paired = numbers.count(finding.n_paired, "paired item")
+    noun = unit(kind)
+    paired = numbers.count(finding.n_paired, f"paired {noun}")
     if finding.n_needed is not None and finding.n_needed > finding.n_paired:
-        return f"about {numbers.count(finding.n_needed, 'item')} would decide it, there were {paired}"
+        needed = numbers.count(finding.n_needed, noun)
+        return f"about {needed} would decide it if what was seen is the truth, there were {paired}"
     interval, bound = finding.interval, finding.rule.bound.value
     detectable = numbers.printed(finding, kind).detectable
     said = [f"{paired} resolve a difference of {detectable} at best"] if detectable is not None else []
     # a rule may also be undecided for another reason (too few documents), which only its own words give
     if interval is not None and interval.low < bound < interval.high:
-        said.append("it takes more items or a wider bound")
+        said.append(f"it takes more {noun}s or a wider bound")
     return "; ".join(said)
 
 
