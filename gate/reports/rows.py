@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from gate.records import BoundKind, Finding, Member, RunRecord, Severity, StageResult, Status
 from gate.reports import allowance, escape, numbers
 from gate.reports.numbers import MISSING
-from gate.reports.sentence import TITLES, describe, scale, subject, take
+from gate.reports.sentence import TITLES, describe, scale, subject, take, unit
 
 _LIMIT_SIGNS = {
     BoundKind.MAX_DROP: "drop ≤ ",
@@ -110,9 +110,7 @@ def story(one: Row) -> str:
         "items": one.items,
         "counts": one.counts,
         "resolvable": one.detectable,
-        "needed": ""
-        if finding.n_needed is None
-        else numbers.count(finding.n_needed, UNITS.get(one.stage.kind, "item")),
+        "needed": "" if finding.n_needed is None else numbers.count(finding.n_needed, unit(one.stage.kind)),
         "reason": finding.reason,
     }
     lines = [f"{name + ':':<11} {said}" for name, said in facts.items() if said]
