@@ -23,13 +23,23 @@ from gate.frames import Frame, Sender, Unpacker
 OFFLINE = {
     "HF_HUB_OFFLINE": "1",
     "HF_DATASETS_OFFLINE": "1",
+    "HF_EVALUATE_OFFLINE": "1",
     "TRANSFORMERS_OFFLINE": "1",
+}
+"""Set in every child that measures: `gate fetch` downloads beforehand."""
+
+QUIET = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "DO_NOT_TRACK": "1",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "TOKENIZERS_PARALLELISM": "false",
 }
-"""Set in every child: the gate downloads beforehand (`gate fetch`), the child measures."""
+"""Set in every child."""
+
+DOWNLOADING = frozenset(
+    {"HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_TOKEN_PATH", "HF_ENDPOINT", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"}
+)
+"""What a child that downloads needs to see although it may hold a secret; names in any case."""
 
 SHARING = {"OMP_WAIT_POLICY": "PASSIVE"}
 """Set unless the user has: threads that spin while they wait made small models 15 times slower on busy cores."""
@@ -48,19 +58,24 @@ _SECRET_NAME = re.compile(
 _SECRET_VALUE = re.compile(r"://[^/\s@]*:[^/\s@]+@")
 
 
-def environment(parent: Mapping[str, str], *, keep: Collection[str], device: str) -> dict[str, str]:
+def environment(
+    parent: Mapping[str, str], *, keep: Collection[str], device: str, online: bool = False
+) -> dict[str, str]:
     """The child's environment: offline, without what looks like a secret (by name, or a URL with a password).
 
     Args:
         keep: names that are passed on although they look like secrets.
+        online: let the child download, as this user.
     """
     kept = {
         name: value
         for name, value in parent.items()
-        if name in keep or not (_SECRET_NAME.search(name.upper()) or _SECRET_VALUE.search(value))
+        if name in keep
+        or (online and name.upper() in DOWNLOADING)
+        or not (_SECRET_NAME.search(name.upper()) or _SECRET_VALUE.search(value))
     }
     no_gpu = {"CUDA_VISIBLE_DEVICES": ""} if device == "cpu" else {}
-    return {**SHARING, **kept, **OFFLINE, **no_gpu}
+    return {**SHARING, **kept, **QUIET, **({} if online else OFFLINE), **no_gpu}
 
 
 class Ended(Exception):

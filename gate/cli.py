@@ -149,6 +149,46 @@ def demo(
 
 
 @app.command()
+def fetch(
+    policy: PolicyPath,
+    baseline: Annotated[str | None, typer.Option(help="Checkpoint to download, as for gate run.")] = None,
+    candidate: Annotated[str | None, typer.Option(help="Checkpoint to download, as for gate run.")] = None,
+    python: PythonPath = None,
+) -> None:
+    """Download what a run needs (checkpoints, data sets, metrics): the only command that does.
+
+    gate fetch -p thresholds/default.yaml --baseline org/model --candidate org/model-w4a16
+    """
+    import tempfile
+
+    from gate import launch
+    from gate.backends import Checkpoint
+    from gate.fetching import SILENCE_SECONDS, fetch_all
+    from gate.policy_file import load_policy
+    from gate.records import Role
+
+    loaded = load_policy(policy)
+    with tempfile.TemporaryDirectory() as folder:
+
+        def start() -> launch.Worker:
+            return launch.start(
+                backend="hf",
+                checkpoint=Checkpoint(path="", load={}, dtype="auto", tokenizer=None),  # no model is loaded
+                role=Role.BASELINE,
+                device="cpu",
+                python=python,
+                log=Path(folder) / "log.txt",
+                silence_seconds=SILENCE_SECONDS,
+                start_seconds=120.0,
+                online=True,
+            )
+
+        for line in fetch_all(loaded, [r for r in (baseline, candidate) if r is not None], start):
+            typer.echo(line)
+    typer.echo("All of it is on this machine: gate run needs no network for it.")
+
+
+@app.command()
 def plan(policy: PolicyPath) -> None:
     """Say what a policy can and cannot see, before anything is run: no model, no network.
 

@@ -140,7 +140,10 @@ def deciding_rule(record: RunRecord) -> str:
         if identifier in findings:
             shown = numbers.printed(*findings[identifier])
             return f"{identifier}: {shown.estimate or numbers.MISSING} ({shown.interval}), bound {shown.bound}"
-    return escape.line(record.verdict.sentence, 90)
+    said = record.verdict.sentence
+    if record.candidate is not None:
+        said = said.replace(record.candidate.uri, Path(record.candidate.uri).name)
+    return escape.line(said, 120)
 
 
 def reuse_line(records: Sequence[RunRecord]) -> str:

@@ -43,6 +43,7 @@ def start(
     silence_seconds: float,
     start_seconds: float,
     keep_env: Collection[str] = (),
+    online: bool = False,
 ) -> Worker:
     """Start a measuring child and shake hands; its model is not loaded yet.
 
@@ -54,6 +55,7 @@ def start(
         silence_seconds: a child that says nothing for so long counts as hung.
         start_seconds: time allowed from the start to the handshake.
         keep_env: environment variables to pass on although their names look like secrets.
+        online: let it download, with the user's Hugging Face token: for `Worker.fetch` alone.
 
     Raises:
         UsageError: no such backend or interpreter.
@@ -64,7 +66,7 @@ def start(
     interpreter = python or sys.executable
     child = Child(
         interpreter=interpreter,
-        env=environment(os.environ, keep=keep_env, device=device),
+        env=environment(os.environ, keep=keep_env, device=device, online=online),
         log=log,
         silence_seconds=silence_seconds,
     )
@@ -115,6 +117,12 @@ class Worker:
         """What can be said of a stage without a model.  Raises DataError, WorkerError."""
         request = {"op": "check", "module": STAGES[stage["kind"]], "stage": dict(stage), "base": str(base)}
         self._call(request, f"while checking stage {stage['name']}")
+
+    def fetch(self, stage: Mapping[str, Any], base: Path) -> list[str]:
+        """Download what a stage needs: a line per thing at hand.  Raises DataError, CouldNotMeasure, WorkerError."""
+        request = {"op": "fetch", "module": STAGES[stage["kind"]], "stage": dict(stage), "base": str(base)}
+        lines: list[str] = self._call(request, f"while fetching for stage {stage['name']}")
+        return lines
 
     def open(self) -> BackendInfo:
         """Load the model.  Raises CheckpointError, WorkerError."""

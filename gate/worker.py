@@ -81,6 +81,8 @@ class Server:
             case "check":
                 _stage_module(request).check(_settings(request["stage"]), Path(request["base"]))
                 return None
+            case "fetch":
+                return _stage_module(request).fetch(_settings(request["stage"]), Path(request["base"]))
             case "open":
                 return self._open(request)
             case "measure":

@@ -12,9 +12,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from gate.errors import CheckpointError, UsageError
+from gate.hub import download_errors, reason
 from gate.policy import CheckpointSettings
 
 ALLOWED_PATTERNS = ("*.safetensors", "*.json", "*.jinja", "*.model", "merges.txt", "vocab.txt")
@@ -91,15 +92,13 @@ def _cached(identifier: str, revision: str | None, *, offline: bool) -> Path:
 
 def _downloaded(identifier: str, revision: str | None) -> Path:
     """The folder of a hub checkpoint, downloaded into the local cache as far as it is not there."""
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+    from huggingface_hub.errors import HFValidationError
 
-    # the bases of its error are those of whatever HTTP library it uses
-    network = cast("tuple[type[Exception], ...]", (OSError, HFValidationError, *HfHubHTTPError.__bases__))
     try:
         return _snapshot(identifier, revision, local_files_only=False)
-    except network as problem:
+    except download_errors(HFValidationError) as problem:
         raise CheckpointError(
-            f"could not download {identifier!r} ({type(problem).__name__}: {problem}): "
+            f"could not download {identifier!r} ({reason(problem)}): "
             "check the name, the revision, the network and HF_TOKEN"
         ) from problem
 

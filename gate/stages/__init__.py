@@ -1,6 +1,7 @@
 """The stages: each measures one kind of evidence in the worker and judges nothing.
 
-Adding one: a module with `check` and `measure`, one line in `STAGES` and `VERSIONS`, a settings model in `policy.py`.
+Adding one: a module with `check`, `fetch` and `measure`, one line in `STAGES` and `VERSIONS`, a settings model in
+`policy.py`.
 """
 
 from __future__ import annotations
@@ -17,10 +18,13 @@ STAGES = {
     "domain": "gate.stages.domain",
     "profile": "gate.stages.profile",
 }
-"""Stage kind → module with two functions.
+"""Stage kind → module with three functions.
 
 `check(settings, base) -> None`: everything that can be said without a model (files, lines, task names);
     raises DataError.  `base` is the folder that the policy's paths are relative to.
+`fetch(settings, base) -> list[str]`: downloads what `measure` will look for in the local caches, and returns
+    a line per thing now at hand (none for local files); raises DataError for unknown names, CouldNotMeasure
+    for what could not be downloaded.  Only `gate fetch` calls it, in a worker that is online and has no model.
 `measure(backend, settings, context) -> Iterator[Measurement]`: yields parts (see `records.merge`) as the
     work proceeds.  `settings` is the stage's policy model cut down to one source (`policy.split`).
 """

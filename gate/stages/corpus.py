@@ -1,7 +1,7 @@
 """Corpora: text files and known hub data sets, read into documents.
 
-Never downloads inside a worker, never tokenises.  A document is the unit that perplexity is clustered by, so each
-format has one rule for where documents end:
+Never downloads while measuring (`fetch` does beforehand), never tokenises.  A document is the unit that perplexity is
+clustered by, so each format has one rule for where documents end:
   .txt      a line such as ` = Title = ` alone between blank lines starts a document (the WikiText layout;
             ` = = Section = = ` does not); a file without any such line is cut at blank lines;
   .jsonl    one object per line, the text in `text_field`;
@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from gate.errors import CouldNotMeasure, DataError
+from gate.hub import download_errors, reason
 from gate.policy import Corpus
 
 _TITLE = re.compile(r"\s*= [^=]+ =\s*")
@@ -58,7 +59,7 @@ def read(corpus: Corpus, base: Path) -> list[Document]:
         CouldNotMeasure: there is no text in it.
     """
     if corpus.path is None:
-        where, texts = f"corpus {corpus.name!r}", _hub_texts(corpus.name)
+        where, texts = f"corpus {corpus.name!r}", _cached_texts(corpus.name)
     else:
         where, texts = f"corpus {corpus.name!r} ({corpus.path})", _file_texts(base / corpus.path, corpus.text_field)
     documents = _documents(texts)
@@ -92,8 +93,18 @@ def split_text(text: str) -> list[str]:
 
 
 def fetch(name: str) -> int:
-    """Download a known corpus (only `gate fetch` calls this) and return its number of documents."""
-    return len(_documents(_hub_texts(name)))
+    """Download a known corpus (only `gate fetch` calls this) and return its number of documents.
+
+    Raises:
+        DataError: no corpus of this name is known.
+        CouldNotMeasure: it could not be downloaded.
+    """
+    try:
+        return len(_documents(_hub_texts(name)))
+    except download_errors(ValueError, RuntimeError) as error:
+        raise CouldNotMeasure(
+            f"corpus {name!r} ({HUB[name]['path']}) could not be downloaded: {reason(error)}"
+        ) from error
 
 
 def _documents(texts: Iterable[str]) -> list[Document]:
@@ -166,17 +177,20 @@ def _parquet(path: Path, text_field: str) -> list[str]:
         raise DataError(f"{path}: not a Parquet file ({error})") from error
 
 
+def _cached_texts(name: str) -> list[str]:
+    try:
+        return _hub_texts(name)
+    except (OSError, ValueError, RuntimeError) as error:
+        # datasets and huggingface_hub report "not in the cache" as subclasses of these three
+        raise DataError(f"corpus {name!r} is not on this machine: run `gate fetch` first ({error})") from error
+
+
 def _hub_texts(name: str) -> list[str]:
     if name not in HUB:
         known = ", ".join(HUB)
         raise DataError(f"corpus {name!r} has no path and is not a known data set ({known}): give it a `path:`")
     from datasets import load_dataset
 
-    try:
-        rows = load_dataset(**HUB[name])
-    except (OSError, ValueError, RuntimeError) as error:
-        # datasets and huggingface_hub report "not in the cache" as subclasses of these three
-        raise DataError(f"corpus {name!r} is not on this machine: run `gate fetch` first ({error})") from error
-    texts: list[str] = rows["text"]
+    texts: list[str] = load_dataset(**HUB[name])["text"]
     # WikiText comes as one row per line (blank ones emptied); its documents are found by their titles
     return split_text("\n".join(text.rstrip("\n") for text in texts)) if name == "wikitext2" else list(texts)

@@ -36,6 +36,11 @@ def check(settings: DomainStage, base: Path) -> None:
     _checked(settings, base)
 
 
+def fetch(settings: DomainStage, base: Path) -> list[str]:
+    """Nothing to download: the data are a local file."""
+    return []
+
+
 def measure(backend: Backend, settings: DomainStage, context: Context) -> Iterator[Measurement]:
     """Ask the seeded sample, a part per block of items; corpus scores come with the last part.
 

@@ -1,6 +1,7 @@
 """lm-eval's tasks as the gate finds and loads them: a task, group or tag, local YAML before the bundled ones.
 
-Never runs a model and never downloads: a data set that is not in the local cache is an error that says so.
+Never runs a model.  Offline, a data set that is not in the local cache is an error that says so; online (only
+`gate fetch` is), loading a task downloads what it needs.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from lm_eval.tasks._index import TaskIndex
 from lm_eval.tasks._yaml_loader import load_yaml
 
 from gate.errors import CouldNotMeasure, DataError
+from gate.hub import download_errors, reason
 from gate.policy import Task
 from gate.stages.harness_index import YAML_ERRORS, all_names, entries
 from gate.stages.isolation import ITEM_ERRORS
@@ -35,6 +37,14 @@ class Found:
     name: str
     manager: Any
     configs: Mapping[str, tuple[Mapping[str, Any], Path | None]]
+
+
+class NotHere(CouldNotMeasure):
+    """What a task needs is not in the local cache.  `missing` says what, and why it could not be had."""
+
+    def __init__(self, task: str, what: str, why: str) -> None:
+        self.missing = f"{what} of task {task!r}", why
+        super().__init__(f"task {task!r}: its {what} is not in the local cache, run `gate fetch`: {why}")
 
 
 def find(name: str, include_path: Path | None) -> Found:
@@ -185,12 +195,13 @@ def load(found: Found, settings: Task) -> dict[str, Any]:
 
     Raises:
         DataError: a task cannot be built or does not allow what the policy asks.
-        CouldNotMeasure: its data set, metric or package is not on this machine.
+        NotHere: its data set or metric is not on this machine.
+        CouldNotMeasure: its package is not.
     """
     try:
         _anchor_index(found)
         tasks: dict[str, Any] = found.manager.load([found.name])["tasks"]
-    except OSError as error:
+    except download_errors() as error:
         raise _not_here(found.name, error) from error
     except ImportError as error:
         raise CouldNotMeasure(f"task {found.name!r} needs a Python package that is not installed: {error}") from error
@@ -203,9 +214,16 @@ def load(found: Found, settings: Task) -> dict[str, Any]:
     return tasks
 
 
-def _not_here(name: str, error: Exception) -> CouldNotMeasure:
-    return CouldNotMeasure(
-        f"task {name!r}: its data set or metric is not in the local cache, run `gate fetch`: {error}"
+def _not_here(name: str, error: Exception) -> NotHere:
+    return NotHere(name, "data set or metric", reason(error))
+
+
+def is_local(found: Found) -> bool:
+    """Whether every document comes from a file on this machine."""
+    return all(
+        config.get("dataset_path") in _FILE_FORMATS
+        and not any("://" in path for path in _flat((config.get("dataset_kwargs") or {}).get("data_files")))
+        for config, _ in found.configs.values()
     )
 
 
@@ -229,9 +247,7 @@ def _set_up(name: str, task: Any, settings: Task) -> None:
     if task.OUTPUT_TYPE == "generate_until" and not callable(task.get_config("process_results")):
         unknown = [metric for metric, function in getattr(task, "_metric_fn_list", {}).items() if function is None]
         if unknown:
-            raise CouldNotMeasure(
-                f"task {name!r}: its metric {unknown[0]!r} is not in the local cache, run `gate fetch`"
-            )
+            raise NotHere(name, f"metric {unknown[0]!r}", "lm-eval has no such metric, and evaluate could not load it")
     if settings.fewshot and task.get_config("num_fewshot") == 0:
         _refuse_fewshot(name, settings.fewshot)
     if settings.fewshot is not None or task.get_config("num_fewshot") is None:

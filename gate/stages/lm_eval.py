@@ -29,7 +29,7 @@ from gate.stages.harness_items import (
     score,
 )
 from gate.stages.harness_metrics import Declared, declare, observation
-from gate.stages.harness_tasks import examples_from_evaluated_split, find, load, verify
+from gate.stages.harness_tasks import Found, NotHere, examples_from_evaluated_split, find, is_local, load, verify
 from gate.stages.isolation import Failed, each
 from gate.stages.sampling import blocks, draw
 
@@ -38,6 +38,27 @@ def check(settings: LmEvalStage, base: Path) -> None:
     """Task names resolve, local data files exist, nothing unsafe is asked for by accident.  Raises DataError."""
     for task in settings.tasks:
         verify(find(task.task, _include_path(settings, base)), task)
+
+
+def fetch(settings: LmEvalStage, base: Path) -> list[str]:
+    """Load every task once, which downloads its data set and the metrics that lm-eval takes from the hub.
+
+    Raises:
+        DataError: a task is unknown or broken.
+        CouldNotMeasure: something could not be downloaded, or a package is missing.
+    """
+    lines = []
+    for task in settings.tasks:
+        found = find(task.task, _include_path(settings, base))
+        verify(found, task)
+        try:
+            count = sum(1 for _ in documents(_loaded(found, task)))
+        except NotHere as problem:
+            what, why = problem.missing
+            raise CouldNotMeasure(f"the {what} could not be downloaded: {why}") from problem
+        if not is_local(found):
+            lines.append(f"task {found.name}: {count} documents")
+    return lines
 
 
 def measure(backend: Backend, settings: LmEvalStage, context: Context) -> Iterator[Measurement]:
@@ -51,9 +72,7 @@ def measure(backend: Backend, settings: LmEvalStage, context: Context) -> Iterat
     (task_settings,) = settings.tasks
     found = find(task_settings.task, _include_path(settings, context.base))
     verify(found, task_settings)
-    if task_settings.unsafe_code:
-        os.environ["HF_ALLOW_CODE_EVAL"] = "1"  # asked for in the policy; the metric refuses to run without it
-    tasks = load(found, task_settings)
+    tasks = _loaded(found, task_settings)
     is_group = len(tasks) > 1
     available = list(documents(tasks))
     if not available:
@@ -119,6 +138,12 @@ def measure(backend: Backend, settings: LmEvalStage, context: Context) -> Iterat
             notes=tuple(remarks),
         )
         started = time.perf_counter()
+
+
+def _loaded(found: Found, settings: Task) -> dict[str, Any]:
+    if settings.unsafe_code:
+        os.environ["HF_ALLOW_CODE_EVAL"] = "1"  # asked for in the policy; the metric refuses to run without it
+    return load(found, settings)
 
 
 def _include_path(settings: LmEvalStage, base: Path) -> Path | None:

@@ -70,6 +70,11 @@ def check(settings: PerplexityStage, base: Path) -> None:
         corpora.read(corpus, base)
 
 
+def fetch(settings: PerplexityStage, base: Path) -> list[str]:
+    """Download the corpora without a path.  Raises DataError for an unknown one, CouldNotMeasure."""
+    return [f"corpus {c.name}: {corpora.fetch(c.name)} documents" for c in settings.corpora if c.path is None]
+
+
 def measure(backend: Backend, settings: PerplexityStage, context: Context) -> Iterator[Measurement]:
     """Score the one corpus of `settings`, a few documents at a time.
 

@@ -31,6 +31,11 @@ def check(settings: ProfileStage, base: Path) -> None:
     """Nothing to check without a model: prompts are random tokens."""
 
 
+def fetch(settings: ProfileStage, base: Path) -> list[str]:
+    """Nothing to download."""
+    return []
+
+
 def block_order(blocks: int) -> tuple[tuple[Role, ...], ...]:
     """Who is measured first in each block: A B, B A, A B, … (so A B B A in every two blocks)."""
     forth = (Role.BASELINE, Role.CANDIDATE)
