@@ -221,7 +221,7 @@ class Collector:
                 "block": block,
             },
             deadline_seconds=deadline_seconds,
-            on_progress=self._progress,
+            on_progress=lambda done, total, label: self._progress(done, total, f"{label}, {side.role}"),
         )
         (measurement,) = parts
         return measurement

@@ -29,7 +29,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:
         import os
-        if os.environ.get("HUBLOG"): print(format % args)
+
+        if os.environ.get("HUBLOG"):
+            print(format % args)
 
     def do_HEAD(self) -> None:
         self.do_GET()

@@ -142,13 +142,21 @@ class Printed:
         return f"{self.baseline or MISSING} → {self.candidate or MISSING}"
 
 
+def to_the_byte(finding: Finding, kind: str) -> bool:
+    """Is this a reading that is exact for people: bytes, with an interval no wider than one of them?"""
+    interval = finding.interval
+    exact = interval is not None and interval.method == "exact" and interval.high - interval.low <= 1
+    return exact and _unit_name(kind, finding) == "B"
+
+
 def printed(finding: Finding, kind: str) -> Printed:
     """The numbers of `finding`, measured by a stage of this kind, with digits that reproduce its verdict.
 
     `estimate` and `bound` carry their unit; `low` and `high` do not (`interval` adds it once).
     """
     bound_kind, limit = finding.rule.bound.kind, finding.rule.bound.value
-    span = () if finding.interval is None else (finding.interval.low, finding.interval.high)
+    interval = finding.interval
+    span = () if interval is None or to_the_byte(finding, kind) else (interval.low, interval.high)
     numbers = (*span[:1], *(() if finding.estimate is None else (finding.estimate,)), *span[1:])
     values = tuple(v for v in (finding.baseline, finding.candidate) if v is not None)
     name = _unit_name(kind, finding)

@@ -79,7 +79,7 @@ def row(stage: StageResult, finding: Finding) -> Row:
         change=shown.change,
         scale=scale(finding.rule.bound.kind),
         estimate=shown.estimate or MISSING,
-        interval=_exact_or(shown, finding),
+        interval="exact" if numbers.to_the_byte(finding, stage.kind) else shown.interval,
         bound=_LIMIT_SIGNS[finding.rule.bound.kind] + shown.bound,
         items=_items(finding),
         sentence=describe(finding, stage.kind),
@@ -121,11 +121,6 @@ def story(one: Row) -> str:
     if len(one.members) > 5:
         lines.append(f"{'':<11} and {numbers.count(len(one.members) - 5, 'more group')}")
     return "\n".join([f"{one.title.upper()}: {one.sentence}", *lines])
-
-
-def _exact_or(shown: numbers.Printed, finding: Finding) -> str:
-    interval = finding.interval
-    return "exact" if interval and interval.low == interval.high else shown.interval
 
 
 def _items(finding: Finding) -> str:

@@ -117,7 +117,7 @@ def claim(finding: Finding, kind: str) -> str:
 def doubt(finding: Finding, kind: str) -> str:
     """` (drop between 10.33 and 12.78 pp, each end 95% sure)`; nothing for an exact quantity."""
     interval = finding.interval
-    if interval is None or interval.low == interval.high:
+    if interval is None or numbers.to_the_byte(finding, kind):
         return ""
     shown = numbers.printed(finding, kind)
     name = scale(finding.rule.bound.kind)

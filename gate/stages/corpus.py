@@ -11,6 +11,7 @@ Documents without any text are dropped.
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 import re
@@ -19,7 +20,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 from gate.errors import CouldNotMeasure, DataError
 from gate.hub import download_errors, reason
@@ -27,15 +27,10 @@ from gate.policy import Corpus
 
 _TITLE = re.compile(r"\s*= [^=]+ =\s*")
 
-HUB: dict[str, dict[str, Any]] = {
-    "wikitext2": {"path": "Salesforce/wikitext", "name": "wikitext-2-raw-v1", "split": "test"},
-    "c4": {
-        "path": "allenai/c4",
-        "data_files": {"validation": "en/c4-validation.00000-of-00008.json.gz"},
-        "split": "validation",
-    },
-}
-"""Corpus name → arguments of `datasets.load_dataset`."""
+HUB = {"wikitext2": "Salesforce/wikitext", "c4": "allenai/c4"}
+"""Corpus name → data set on the hub."""
+
+_C4_FILE = "en/c4-validation.00000-of-00008.json.gz"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -102,9 +97,7 @@ def fetch(name: str) -> int:
     try:
         return len(_documents(_hub_texts(name)))
     except download_errors(ValueError, RuntimeError) as error:
-        raise CouldNotMeasure(
-            f"corpus {name!r} ({HUB[name]['path']}) could not be downloaded: {reason(error)}"
-        ) from error
+        raise CouldNotMeasure(f"corpus {name!r} ({HUB[name]}) could not be downloaded: {reason(error)}") from error
 
 
 def _documents(texts: Iterable[str]) -> list[Document]:
@@ -189,8 +182,21 @@ def _hub_texts(name: str) -> list[str]:
     if name not in HUB:
         known = ", ".join(HUB)
         raise DataError(f"corpus {name!r} has no path and is not a known data set ({known}): give it a `path:`")
+    return _c4() if name == "c4" else _wikitext2()
+
+
+def _wikitext2() -> list[str]:
     from datasets import load_dataset
 
-    texts: list[str] = load_dataset(**HUB[name])["text"]
-    # WikiText comes as one row per line (blank ones emptied); its documents are found by their titles
-    return split_text("\n".join(text.rstrip("\n") for text in texts)) if name == "wikitext2" else list(texts)
+    texts: list[str] = load_dataset(HUB["wikitext2"], name="wikitext-2-raw-v1", split="test")["text"]
+    # one row per line (blank ones emptied): the documents are found by their titles
+    return split_text("\n".join(text.rstrip("\n") for text in texts))
+
+
+def _c4() -> list[str]:
+    # `load_dataset(data_files=…)` names its cache after the file's address, so it does not find it again offline
+    from huggingface_hub import hf_hub_download
+
+    path = hf_hub_download(HUB["c4"], _C4_FILE, repo_type="dataset")
+    with gzip.open(path, "rt", encoding="utf-8") as lines:
+        return [json.loads(line)["text"] for line in lines]

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gate import metrics
-from gate.records import BoundKind, Status
+from gate.records import BoundKind, Finding, Status
 from gate.reports import numbers
 from tests import records_factory as factory
 
@@ -228,3 +228,13 @@ def test_shares_of_a_time_add_up_to_it(total: float, parts: int) -> None:
     assert len(cut) == parts
     assert sum(Decimal(c) for c in cut) == Decimal(numbers.thousandths(round(total * 1000) / 1000))
     assert all(len(c.split(".")[1]) == 3 for c in cut)
+
+
+def test_bytes_read_to_the_byte_are_exact_and_seconds_never_are() -> None:
+    def finding(metric: str, low: float, high: float) -> Finding:
+        ruled = factory.rule("serving", metric, BoundKind.MAX, 1e9, "1GB")
+        return factory.finding(ruled, Status.PASS, (high, low, high), candidate=high, method="exact")
+
+    assert numbers.to_the_byte(finding("rss_peak", 99_999_999.5, 100_000_000.0), "profile")
+    assert not numbers.to_the_byte(finding("rss_peak", 99_000_000.0, 100_000_000.0), "profile")
+    assert not numbers.to_the_byte(finding("load_seconds", 2.5, 3.0), "profile")
