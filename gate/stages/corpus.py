@@ -188,7 +188,7 @@ def _hub_texts(name: str) -> list[str]:
 def _wikitext2() -> list[str]:
     from datasets import load_dataset
 
-    texts: list[str] = load_dataset(HUB["wikitext2"], name="wikitext-2-raw-v1", split="test")["text"]
+    texts: list[str] = load_dataset(path=HUB["wikitext2"], name="wikitext-2-raw-v1", split="test")["text"]
     # one row per line (blank ones emptied): the documents are found by their titles
     return split_text("\n".join(text.rstrip("\n") for text in texts))
 

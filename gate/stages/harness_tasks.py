@@ -147,7 +147,7 @@ def _refuse_fewshot(name: str, fewshot: int) -> None:
 def _verify_files(name: str, config: Mapping[str, Any]) -> None:
     if config.get("dataset_path") not in _FILE_FORMATS:
         return
-    for path in _flat((config.get("dataset_kwargs") or {}).get("data_files")):
+    for path in _data_files(config):
         if "://" in path or any(c in path for c in "*?["):
             continue
         if not Path(path).is_file():
@@ -221,10 +221,18 @@ def _not_here(name: str, error: Exception) -> NotHere:
 def is_local(found: Found) -> bool:
     """Whether every document comes from a file on this machine."""
     return all(
-        config.get("dataset_path") in _FILE_FORMATS
-        and not any("://" in path for path in _flat((config.get("dataset_kwargs") or {}).get("data_files")))
+        config.get("dataset_path") in _FILE_FORMATS and not any("://" in path for path in _data_files(config))
         for config, _ in found.configs.values()
     )
+
+
+def picks_hub_files(found: Found) -> bool:
+    """Whether a task names files inside a hub data set: `datasets` caches those under a name it cannot find offline."""
+    return any(c.get("dataset_path") not in _FILE_FORMATS and any(_data_files(c)) for c, _ in found.configs.values())
+
+
+def _data_files(config: Mapping[str, Any]) -> Iterator[str]:
+    return _flat((config.get("dataset_kwargs") or {}).get("data_files"))
 
 
 def _anchor_index(found: Found) -> None:

@@ -29,7 +29,16 @@ from gate.stages.harness_items import (
     score,
 )
 from gate.stages.harness_metrics import Declared, declare, observation
-from gate.stages.harness_tasks import Found, NotHere, examples_from_evaluated_split, find, is_local, load, verify
+from gate.stages.harness_tasks import (
+    Found,
+    NotHere,
+    examples_from_evaluated_split,
+    find,
+    is_local,
+    load,
+    picks_hub_files,
+    verify,
+)
 from gate.stages.isolation import Failed, each
 from gate.stages.sampling import blocks, draw
 
@@ -56,7 +65,9 @@ def fetch(settings: LmEvalStage, base: Path) -> list[str]:
         except NotHere as problem:
             what, why = problem.missing
             raise CouldNotMeasure(f"the {what} could not be downloaded: {why}") from problem
-        if not is_local(found):
+        if picks_hub_files(found):
+            lines.append(f"task {found.name}: {count} documents, but `datasets` may not find them without a network")
+        elif not is_local(found):
             lines.append(f"task {found.name}: {count} documents")
     return lines
 

@@ -26,6 +26,10 @@ def check(settings: PerplexityStage, base: Path) -> None:
         raise DataError(f"{base}: line 3 is broken")
 
 
+def fetch(settings: PerplexityStage, base: Path) -> list[str]:
+    return [str(base), *sorted(os.environ)]
+
+
 def measure(backend: Backend, settings: PerplexityStage, context: Context) -> Iterator[Measurement]:
     scores = backend.score([Window(tokens=(0, 70, 71), n_scored=2)], top_k=0, at_ids=None)
     nll = [float(x) for s in scores for x in s.nll_nats]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 import subprocess
@@ -124,7 +125,20 @@ def test_wikitext_rows_are_joined_into_documents(tmp_path: Path, monkeypatch: py
     texts = [d.text.split("\n")[0] for d in corpus.read(Corpus(name="wikitext2"), tmp_path)]
     assert texts == [" preface", " = First = ", " = Second = "]
     assert asked == [{"path": "Salesforce/wikitext", "name": "wikitext-2-raw-v1", "split": "test"}]
-    assert corpus.fetch("c4") > 3, "rows of other data sets are documents as they are"
+    assert corpus.fetch("wikitext2") == 3
+
+
+def test_c4_is_one_file_of_json_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+
+    def download(*where: str, repo_type: str) -> str:
+        assert (where, repo_type) == (("allenai/c4", "en/c4-validation.00000-of-00008.json.gz"), "dataset")
+        return str(tmp_path / "c4.json.gz")
+
+    with gzip.open(tmp_path / "c4.json.gz", "wt", encoding="utf-8") as file:
+        file.write('{"text": "one\\n\\nstill one", "url": "u"}\n{"text": "zwölf"}\n')
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    assert [d.text for d in corpus.read(Corpus(name="c4"), tmp_path)] == ["one\n\nstill one", "zwölf"]
 
 
 def test_a_data_set_that_was_not_fetched_says_what_to_run(tmp_path: Path) -> None:

@@ -35,8 +35,8 @@ def test_inconclusive_says_what_it_would_take() -> None:
     assert factory.inconclusive().verdict.sentence == (
         "Inconclusive: accuracy on fraud fell by 2.10 pp, 95.20% → 93.10% (drop between 0.40 and 4.20 pp, each end 95% "
         "sure), and a drop of at most 3 pp is allowed: not decided, the interval of the drop holds values on both "
-        "sides of the bound 3pp; about 1,240 items would decide it if what was seen is the truth, there were 400 paired "
-        "items [fraud.accuracy.max_drop]."
+        "sides of the bound 3pp; about 1,240 items would decide it if what was seen is the truth, there were 400 "
+        "paired items [fraud.accuracy.max_drop]."
     )
 
 
