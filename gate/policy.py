@@ -67,7 +67,6 @@ class RuleSettings(Strict):
         None, description="default: blocking; advisory for the judge's metrics"
     )
     scope: Annotated[Scope, Field(strict=False)] = Scope.BENCHMARK
-    max_items: Positive | None = None
     max_lost: Lost = Field(0, description="items that may be lost: a count or a percentage")
 
     @model_validator(mode="after")
@@ -235,7 +234,6 @@ class Policy(Strict):
     on_inconclusive: Literal["fail", "warn"] = "fail"
     share_examples: Literal["none", "ids", "full"] = "none"
     budget: Duration | None = None
-    price_per_hour: Annotated[float, Field(gt=0)] | None = None
     checkpoints: dict[Name, CheckpointSettings] = Field(default_factory=dict)
     stages: Annotated[list[Annotated[Stage, Field(discriminator="kind")]], Field(min_length=1)]
 
@@ -308,7 +306,7 @@ def planned_rules(policy: Policy, lines: dict[Location, int]) -> tuple[Rule, ...
                 batch=settings.batch,
                 severity=settings.effective_severity(),
                 scope=settings.scope,
-                max_items=settings.max_items,
+                max_items=None,  # item caps come with sequential decisions
                 max_lost=settings.lost(),
                 line=lines.get(location),
             )

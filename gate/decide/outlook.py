@@ -60,8 +60,6 @@ def over_items(
 ) -> Outlook:
     """Benchmarks and domain sets.  `task_kind` is a key of `FLIP_RATES`."""
     n = None if available is None else sample_size(sample, available)
-    if n is not None and rule.max_items is not None:
-        n = min(n, rule.max_items)
 
     def plain(says: str) -> Outlook:
         return Outlook(unit="items", available=available, n=n, says=says)
