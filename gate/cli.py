@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import traceback
 from datetime import UTC
@@ -78,9 +79,11 @@ def run(
     from rich.console import Console
 
     from gate import console as shown
+    from gate import outputs
     from gate.policy_file import load_policy
 
     screen = Console()
+    outputs.set_aside(out)
     record = _run(
         screen,
         load_policy(policy),
@@ -113,6 +116,7 @@ def demo(
     from rich.text import Text
 
     from gate import console as shown
+    from gate import outputs
     from gate.demo.bundle import candidates, policy_path, world
     from gate.policy_file import load_policy
 
@@ -126,6 +130,7 @@ def demo(
     rows = []
     for name in names or known:
         screen.print(Text(f"\n{name}", style="bold"))
+        outputs.set_aside(out / name)
         record = _run(
             screen,
             loaded,
@@ -215,11 +220,14 @@ def report(
     path = folder / "run.json" if folder.is_dir() else folder
     if not path.is_file():
         raise UsageError(f"found no run.json at {str(path)!r}, expected the output folder of gate run")
-    text = outputs.render(format, artifact.loads_record(path.read_text(encoding="utf-8")))
+    text = outputs.render(format, artifact.loads_record(path.read_bytes()))
     if out is None:
         typer.echo(text)
     else:
-        artifact.write_atomic(out, text.encode())
+        try:
+            artifact.write_atomic(out, text.encode())
+        except OSError as problem:
+            raise UsageError(f"--out {str(out)!r} cannot be written: {problem.strerror}") from problem
 
 
 @app.command()
@@ -264,7 +272,11 @@ def _run(
     if backend not in BACKENDS:
         raise UsageError(f"unknown backend {backend!r}, expected one of {', '.join(BACKENDS)}")
     place = device or environment.default_device()
+    if place.partition(":")[0] not in ("cpu", "cuda"):
+        raise UsageError(f"unknown device {place!r}, expected cpu or cuda")
     preflight.refuse_hopeless(loaded)
+    kept = Store(store or default_root())
+    kept.check_writable()
     outputs.prepare(out)
 
     judges = [s.judge for s in loaded.policy.stages if isinstance(s, DomainStage) and s.judge]
@@ -298,7 +310,7 @@ def _run(
             ),
             Services(
                 start_worker=start,
-                store=Store(store or default_root()),
+                store=kept,
                 environment=environment.snapshot(place),
                 reporter=RunConsole(screen, log),
                 now=lambda: datetime.now(UTC),
@@ -330,7 +342,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def entry() -> None:
-    """The console script."""
+    """The console script.  A CI's cancel (SIGTERM) ends a run like Ctrl-C does: with a record."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(main())
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from gate.backends import BackendInfo, Checkpoint
+from gate.errors import ArtifactError
 from gate.policy import DomainStage, LmEvalStage, PerplexityStage, Stage
 from gate.records import CheckpointRef, Environment, Estimand, Measurement, Metric, Observation, Role
 from gate.stages import VERSIONS
@@ -169,7 +170,12 @@ class Collector:
         if measurement.failures:
             # An item may be lost by accident; a later run should get the chance to measure it.
             return Evidence(measurement=measurement, artifacts=slot.artifacts, from_store=False)
-        kept = slot.commit(measurement, {"uri": self.baseline.ref.uri, "environment": self._environment.fingerprint})
+        provenance = {"uri": self.baseline.ref.uri, "environment": self._environment.fingerprint}
+        try:
+            kept = slot.commit(measurement, provenance)
+        except ArtifactError as problem:  # a full disk must not cost a measurement that was paid for
+            self._store.problems.append(f"the baseline's measurement of {source} was used and not kept: {problem}")
+            return Evidence(measurement=measurement, artifacts=slot.artifacts, from_store=False)
         return Evidence(measurement=kept.measurement, artifacts=kept.artifacts, from_store=False)
 
     def of_candidate(self, settings: Stage, artifacts: Path, deadline_seconds: float | None) -> Measurement:

@@ -10,7 +10,7 @@ import shutil
 from pathlib import Path
 
 from gate import artifact
-from gate.errors import UsageError
+from gate.errors import ArtifactError, UsageError
 from gate.pipeline import Outcome
 from gate.records import RunRecord
 from gate.reports import REPORTS
@@ -18,34 +18,57 @@ from gate.reports import REPORTS
 FILES = {"junit": "junit.xml", "markdown": "summary.md", "html": "report.html"}
 """Report format → its file in the output folder; `run.json` is written by itself, before them."""
 
+OURS = ("run.json", *FILES.values(), "observations", "log.txt")
+PREVIOUS = "previous"
 
-def prepare(out: Path) -> None:
-    """Make the folder and take away what an earlier run left, so that no stale verdict can be read.
+
+def set_aside(out: Path) -> None:
+    """Move what an earlier run left in `out` to `out/previous`: no stale verdict can be read, and nothing is lost.
 
     Raises:
-        UsageError: `out` is a file, cannot be written, or holds something that is not a run.
+        UsageError: `out` is a file, or holds something that is not a run.
     """
-    if out.exists() and not out.is_dir():
+    if not out.exists():
+        return
+    if not out.is_dir():
         raise UsageError(f"--out {str(out)!r} is a file, expected a folder")
-    ours = {"run.json", "log.txt", "observations", *FILES.values()}
-    foreign = sorted(p.name for p in out.iterdir() if p.name not in ours) if out.is_dir() else []
+    foreign = sorted(p.name for p in out.iterdir() if p.name not in ("log.txt", PREVIOUS))
     if foreign and not (out / "run.json").exists():
         raise UsageError(f"--out {str(out)!r} holds {foreign[0]!r} and no run.json: choose an empty or a run's folder")
     try:
+        old = [out / name for name in OURS if (out / name).exists()]
+        if old:
+            shutil.rmtree(out / PREVIOUS, ignore_errors=True)
+            (out / PREVIOUS).mkdir()
+        for path in old:
+            path.rename(out / PREVIOUS / path.name)
+    except OSError as problem:
+        raise UsageError(f"--out {str(out)!r} cannot be written: {problem.strerror}") from problem
+
+
+def prepare(out: Path) -> None:
+    """Make the folder.  Raises UsageError when that is not possible."""
+    try:
         out.mkdir(parents=True, exist_ok=True)
-        for name in ("run.json", "log.txt", *FILES.values()):
-            (out / name).unlink(missing_ok=True)
-        if (out / "observations").is_dir():
-            shutil.rmtree(out / "observations")
     except OSError as problem:
         raise UsageError(f"--out {str(out)!r} cannot be written: {problem.strerror}") from problem
 
 
 def write(out: Path, outcome: Outcome) -> list[str]:
-    """Write the run into `out` and return what could not be written, each as one sentence."""
+    """Write the run into `out` and return what could not be written, each as one sentence.
+
+    Raises:
+        ArtifactError: `run.json` itself could not be written, so nobody may rely on this folder.
+    """
     problems: list[str] = []
-    artifact.write_atomic(out / "run.json", artifact.dumps_record(outcome.record).encode())
-    (out / "observations").mkdir(exist_ok=True)
+    try:
+        artifact.write_atomic(out / "run.json", artifact.dumps_record(outcome.record).encode())
+        (out / "observations").mkdir(exist_ok=True)
+    except OSError as problem:
+        said = outcome.record.verdict.sentence
+        raise ArtifactError(
+            f"{out / 'run.json'} was not written ({problem.strerror}); the run ended in: {said}"
+        ) from problem
     for stage, measurements in outcome.measurements.items():
         try:
             artifact.write_observations(out / "observations" / f"{stage}.parquet", measurements)

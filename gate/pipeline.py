@@ -35,7 +35,7 @@ from gate.records import (
     Verdict,
 )
 from gate.reports import sentence
-from gate.stage_run import run_stage, unmeasured
+from gate.stage_run import reason_of, run_stage, unmeasured
 from gate.store import Store
 
 MAX_FLIPS = 200
@@ -182,7 +182,7 @@ class _Run:
                 collector.candidate.started().check(stage.model_dump(mode="json"), self.loaded.base)
             except CouldNotMeasure as problem:
                 findings = [
-                    judge.could_not_measure(r, str(problem)) for r in self.loaded.rules if r.stage == stage.name
+                    judge.could_not_measure(r, reason_of(problem)) for r in self.loaded.rules if r.stage == stage.name
                 ]
                 self._add(unmeasured(stage, Status.ERROR, findings, skipped_because=None))
                 collector.drop_workers()

@@ -29,6 +29,9 @@ from gate.records import (
 )
 from gate.stages.profile import block_order
 
+LAST_LINES = 20
+"""How much of a broken worker's log a finding carries."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StageRun:
@@ -55,6 +58,17 @@ def unmeasured(
         skipped_because=skipped_because,
         notes=(),
     )
+
+
+def reason_of(problem: CouldNotMeasure) -> str:
+    """Why something was not measured; of a worker that broke, with its last words.
+
+    Only the first line is printed where a report may leave this machine (see `reports.sentence`).
+    """
+    if not isinstance(problem, WorkerError):
+        return str(problem)
+    lines = problem.stderr_tail.strip().splitlines()[-LAST_LINES:]
+    return "\n".join([str(problem), *(["the last lines of its log:", *lines] if lines else [])])
 
 
 def run_stage(
@@ -107,7 +121,7 @@ def run_stage(
                     notes.append(f"{source}: {late}")
                     continue
         except CouldNotMeasure as problem:
-            findings += [judge.could_not_measure(r, str(problem)) for r in mine]
+            findings += [judge.could_not_measure(r, reason_of(problem)) for r in mine]
             notes.append(f"{source}: {problem}")
             if isinstance(problem, WorkerError):
                 collector.drop_workers()

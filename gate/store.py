@@ -108,19 +108,29 @@ class Store:
         """
         if key not in self._parts:
             raise ValueError(f"found key {key!r}, expected one made by this store's key()")
-        temporary = self.root / "tmp" / f"{key}.{os.getpid()}-{secrets.token_hex(4)}"
+        with self._temporary(key) as temporary:
+            (temporary / ARTIFACTS).mkdir()
+            yield Slot(self, key, self._parts[key], temporary)
+
+    def check_writable(self) -> None:
+        """Raises UsageError now rather than after a model was loaded."""
+        with self._temporary("probe") as temporary:
+            (temporary / "probe").write_bytes(b"")
+
+    @contextmanager
+    def _temporary(self, name: str) -> Iterator[Path]:
+        folder = self.root / "tmp" / f"{name}.{os.getpid()}-{secrets.token_hex(4)}"
         try:
-            (temporary / ARTIFACTS).mkdir(parents=True)
+            folder.mkdir(parents=True)
         except OSError as problem:
             raise UsageError(
                 f"the baseline store {self.root} cannot be written ({problem.strerror}): "
                 "name another folder with --store or QUANTGATE_STORE"
             ) from problem
-        slot = Slot(self, key, self._parts[key], temporary)
         try:
-            yield slot
+            yield folder
         finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+            shutil.rmtree(folder, ignore_errors=True)
 
     def list(self) -> tuple[StoredMeasurement, ...]:
         """All intact entries, oldest first."""

@@ -147,7 +147,7 @@ class Progress:
         spent = time.monotonic() - self._begun
         if self._deadline_seconds is not None and spent > self._deadline_seconds:
             raise BudgetExceeded(
-                f"stopped after {spent:.0f} s: the time budget left was {self._deadline_seconds:.0f} s; "
+                f"stopped after {spent:.0f} s: the time budget left was {max(self._deadline_seconds, 0):.0f} s; "
                 "raise `budget` or measure fewer items"
             )
 

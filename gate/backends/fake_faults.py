@@ -45,6 +45,7 @@ def _act(fault: Fault) -> None:
         case "out_of_memory":
             raise OutOfMemory(f"fault injected in {fault.op}: CUDA out of memory")
         case "sigkill":
+            print("last words of the fake", file=sys.stderr, flush=True)  # noqa: T201 - what a dying library does
             os.kill(os.getpid(), signal.SIGKILL)
         case "sigsegv":
             os.kill(os.getpid(), signal.SIGSEGV)

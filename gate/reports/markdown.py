@@ -108,7 +108,7 @@ def _rule_line(one: Row) -> str:
 
 
 def _reason(one: Row) -> str:
-    said = escape.markdown(escape.line(one.finding.reason, _REASON_CHARACTERS))
+    said = escape.markdown(escape.line(one.finding.reason.partition("\n")[0], _REASON_CHARACTERS))
     if one.needs:
         said += f"; {escape.markdown(one.needs)}"
     red = [m for m in one.members if m.status is not Status.PASS][:5]

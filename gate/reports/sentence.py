@@ -255,7 +255,8 @@ def _blame(stages: Sequence[StageResult], status: Status) -> str:
 
 
 def _reason(text: str) -> str:
-    return escape.line(text, _REASON_LIMIT).rstrip(".")
+    """The first line: what follows it (a broken worker's log) is for the local reports alone."""
+    return escape.line(text.partition("\n")[0], _REASON_LIMIT).rstrip(".")
 
 
 def _capital(text: str) -> str:

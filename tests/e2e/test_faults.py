@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 
-from gate.cli import main
-from gate.demo.bundle import world as demo_world
+from gate.errors import ArtifactError
 from gate.records import Status
 from gate.reports import REPORTS
 from tests.e2e.world import STAGES, World, make_world
@@ -36,6 +37,9 @@ def test_sigkill_in_a_stage_is_an_error_with_whole_artifacts(world: World, stage
     assert result.status is Status.ERROR
     assert [f.status for f in result.findings] == [Status.ERROR] * len(STAGES[stage].get("rules", [1]))
     assert all("SIGKILL" in f.reason and "candidate" in f.reason for f in result.findings)
+    assert all("last words of the fake" in f.reason for f in result.findings)
+    assert "last words" not in (world.root / "out" / "summary.md").read_text()
+    assert "last words" in (world.root / "out" / "report.html").read_text()
     blocking = [f for f in result.findings if f.rule.severity == "blocking"]
     counts = junit_counts(world.root / "out" / "junit.xml")
     assert counts["failure"] == 0
@@ -80,9 +84,9 @@ def test_a_library_that_prints_disturbs_nothing(world: World) -> None:
 
 
 def test_a_stage_over_its_time_budget_never_passes(world: World) -> None:
-    policy = world.policy([{**STAGES["fraud"], "budget": "2s"}])
+    policy = world.policy([{**STAGES["fraud"], "budget": "12s"}])
     assert world.run(policy, candidate=world.root / "candidate") == 0  # it fits, and the baseline is stored
-    world.checkpoint("candidate", seed=2, sleep_seconds=0.03)
+    world.checkpoint("candidate", seed=2, sleep_seconds=0.1)
     assert world.run(policy, out="late") == 3
     finding = world.finding("fraud.accuracy.max_drop", "late")
     assert finding.status is Status.INCONCLUSIVE
@@ -146,7 +150,64 @@ def test_usage_errors_run_nothing_and_leave_nothing(
     assert all(word in message for word in said), message
     assert len(message.strip().splitlines()) <= 3
     assert not (world.root / "out" / "run.json").exists()
-    assert not (world.root / "store").exists()
+    assert not [p for p in (world.root / "store").rglob("*") if p.is_file()]
+
+
+def test_a_failed_run_leaves_no_stale_verdict(world: World) -> None:
+    assert world.run(world.policy(["fraud"])) == 0
+    broken = world.root / "broken.yaml"
+    broken.write_text("version: 2\n")
+    assert world.run(broken) == 2
+    names = {p.name for p in (world.root / "out").iterdir()}
+    assert names == {"previous"}
+    assert (world.root / "out" / "previous" / "run.json").is_file()  # and nothing is lost
+
+
+def test_a_store_that_cannot_be_written_is_said_before_a_model_is_loaded(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (world.root / "store").write_text("a file")
+    assert world.run(world.policy(["fraud"])) == 2
+    captured = capsys.readouterr()
+    assert "--store" in captured.err
+    assert "fraud" not in captured.out
+
+
+def test_a_run_that_cannot_be_recorded_is_an_error_that_names_the_verdict(
+    world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("gate.artifact.write_atomic", full)
+    assert world.run(world.policy(["fraud"])) == 4
+    message = capsys.readouterr().err
+    assert "No space left" in message
+    assert "accuracy on fraud" in message
+
+
+def test_a_baseline_that_cannot_be_kept_is_used_all_the_same(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise ArtifactError("the disk is full")
+
+    monkeypatch.setattr("gate.store.Slot.commit", full)
+    assert world.run(world.policy(["fraud"])) == 0
+    assert any("not kept" in note for note in world.record().notes)
+
+
+def test_sigterm_ends_a_run_with_a_record(world: World) -> None:
+    world.checkpoint("candidate", seed=2, sleep_seconds=1.0)
+    arguments = ["run", f"--policy={world.policy(['fraud'])}", "--backend=fake", "--device=cpu"]
+    arguments += [f"--{role}={world.root / role}" for role in ("baseline", "candidate")]
+    arguments += [f"--out={world.root / 'out'}", f"--store={world.root / 'store'}"]
+    running = subprocess.Popen([sys.executable, "-m", "gate", *arguments], stdout=subprocess.PIPE, text=True)
+    assert running.stdout is not None
+    assert "fraud" in running.stdout.readline()  # the stage has begun
+    running.terminate()
+    running.communicate(timeout=60)
+    assert running.returncode == 130
+    assert world.record().verdict.status is Status.ERROR
+    assert "interrupted" in world.record().verdict.sentence
 
 
 def test_six_mistakes_in_a_policy_are_six_lines(world: World, capsys: pytest.CaptureFixture[str]) -> None:
@@ -200,23 +261,3 @@ def test_a_report_that_fails_to_render_is_loud_and_changes_no_verdict(
     assert world.run(world.policy(["fraud"])) == 0
     assert "report.html was not written" in capsys.readouterr().out
     assert world.record().exit_code == 0
-
-
-@pytest.fixture
-def demo() -> Path:
-    if not (demo_world() / "baseline" / "model.safetensors").is_file():
-        pytest.fail("the demo world is part of the package, and is not there")
-    return demo_world()
-
-
-def demo_run(demo: Path, tmp_path: Path, candidate: Path) -> int:
-    return main(
-        [
-            "run",
-            f"--policy={tmp_path / 'policy.yaml'}",
-            f"--baseline={demo / 'baseline'}",
-            f"--candidate={candidate}",
-            f"--out={tmp_path / 'out'}",
-            f"--store={tmp_path / 'store'}",
-        ]
-    )
