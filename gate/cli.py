@@ -317,6 +317,7 @@ def _run(
                 monotonic=time.monotonic,
             ),
         )
+        log.write(f"{outcome.record.verdict.status} {outcome.record.verdict.sentence}\n")
     for problem in outputs.write(out, outcome):
         screen.print(problem, style="bold red", markup=False)
     return outcome.record

@@ -264,8 +264,7 @@ class _Run:
 
     def _ended_before_measuring(self, problem: CheckpointError | Refused) -> Outcome:
         refused = isinstance(problem, Refused)
-        self._note(str(problem))
-        self._skip_rest("not measured: " + ("the checkpoint was refused" if refused else "a checkpoint cannot be used"))
+        self._skip_rest("the checkpoint was refused" if refused else "a checkpoint cannot be used")
         status = Status.REFUSED if refused else Status.ERROR
         return self._outcome(self._verdict(status, (), str(problem)), problem.exit_code)
 

@@ -102,6 +102,27 @@ def test_imports_go_down(path: Path) -> None:
         assert same or layer(theirs) > layer(mine), f"{path.relative_to(ROOT)} imports gate.{theirs}: not below it"
 
 
+NEVER = {
+    "stages": {"decide", "stats", "reports"},  # they measure, and must not know how it is judged
+    "backends": {"decide", "stats", "reports", "stages"},
+    "reports": {"decide", "stats"},  # they print a verdict, and must not be able to make one
+}
+
+
+@pytest.mark.parametrize("path", [p for p in modules() if unit(p) in NEVER], ids=lambda p: str(p.relative_to(GATE)))
+def test_who_measures_or_prints_does_not_judge(path: Path) -> None:
+    theirs = {name.split(".")[1] for name, _ in imports(path) if name.startswith("gate.")}
+    found = theirs & NEVER[unit(path)]
+    allowed = {"decide"} if path.name == "plan_text.py" else set()  # renders the plan, which lives in decide
+    assert not found - allowed, f"{path.relative_to(ROOT)} imports {sorted(found)}"
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(GATE)))
+def test_no_relative_imports(path: Path) -> None:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    assert not [n for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.level], f"{path} imports relatively"
+
+
 @pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(GATE)))
 def test_heavy_libraries_stay_in_the_worker(path: Path) -> None:
     if unit(path) in MAY_BE_HEAVY:

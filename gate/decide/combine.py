@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gate.decide.estimate import margin
 from gate.errors import ExitCode
@@ -22,25 +22,35 @@ _EXIT_CODES = {
 }
 
 
+REACHED = "reached"
+"""In the counts of a finding: the items measured before time ran out; what was not asked is no doubt to be waived."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Decision:
-    """The run's status and the ids of the rules that decide it, worst first."""
+    """The run's status and the ids of the rules that decide it, worst first.
+
+    `complete`: the run was not restricted and every planned blocking rule was judged on all that was planned.
+    """
 
     status: Status
     deciding: tuple[str, ...]
+    complete: bool
 
 
 def stage_status(findings: Sequence[Finding]) -> Status:
     """The worst of a stage's blocking findings: REFUSED, ERROR, REGRESSION, INCONCLUSIVE, PASS.
 
     No findings at all are an ERROR.  A blocking rule that was skipped, or guard rails without any evidence and
-    nothing beside them, leave the stage INCONCLUSIVE.  A stage with advisory rules only passes
-    unless it learnt nothing.
+    nothing beside them, leave the stage INCONCLUSIVE.  A stage with advisory rules only passes once it learnt
+    something and is an ERROR, which decides nothing, if all of them are.
     """
     if not findings:
         return Status.ERROR
     blocking = [f for f in findings if f.rule.severity is Severity.BLOCKING]
     if not blocking:
+        if all(f.status is Status.ERROR for f in findings):
+            return Status.ERROR
         learnt = any(f.estimate is not None for f in findings)
         return Status.PASS if learnt else Status.INCONCLUSIVE
     return _worst({_counted(f) for f in blocking})
@@ -51,26 +61,34 @@ def combine(planned: tuple[Rule, ...], stages: tuple[StageResult, ...], restrict
 
     REFUSED > REGRESSION that stopped the run > ERROR > REGRESSION > INCONCLUSIVE > PASS.  Every planned blocking
     rule must have a finding unless its stage was skipped; skipped rules, and a `restricted` run, forbid a PASS.
-    Advisory findings never decide; a guard rail (`by`) counts only when it is red, missing or broken.
+    A restricted run is decided by what was asked: INCONCLUSIVE with deciding rules that PASS says that all of it holds.
+    Advisory findings never decide; a guard rail (`by`) counts only when it is red, missing, broken or cut short.
     Nothing blocking planned is an ERROR: a gate that asks nothing must not be green.
     """
     rules = [r for r in planned if r.severity is Severity.BLOCKING]
     verdicts = dict(_verdicts(rules, stages, restricted))
+    found = _blocking(stages)
+    complete = not restricted and all(i in found and _judged_in_full(found[i]) for i in verdicts)
+    if restricted:
+        # Rules that were not asked decide only where nothing was.
+        verdicts = {i: s for i, s in verdicts.items() if i in found or s is not Status.INCONCLUSIVE} or verdicts
     if any(s.status is Status.REFUSED for s in stages) or Status.REFUSED in verdicts.values():
-        return _decision(Status.REFUSED, verdicts, stages)
+        return _decision(Status.REFUSED, verdicts, found, complete)
     if not rules:
-        return Decision(status=Status.ERROR, deciding=())
+        return Decision(status=Status.ERROR, deciding=(), complete=False)
     if not restricted and _stopped_by_regression(stages):
-        return _decision(Status.REGRESSION, verdicts, stages)
+        return _decision(Status.REGRESSION, verdicts, found, complete)
     status = _worst(set(verdicts.values()))
     if restricted and status is Status.PASS:
         # Only part of the policy was asked: what was asked holds, and that is all that can be said.
-        return Decision(status=Status.INCONCLUSIVE, deciding=_decision(Status.PASS, verdicts, stages).deciding)
-    return _decision(status, verdicts, stages)
+        return replace(_decision(status, verdicts, found, complete), status=Status.INCONCLUSIVE)
+    return _decision(status, verdicts, found, complete)
 
 
-def exit_code(status: Status, on_inconclusive: str) -> int:
+def exit_code(status: Status, on_inconclusive: str, *, complete: bool) -> int:
     """The process exit code; `on_inconclusive` is the policy's `fail` or `warn`.
+
+    `warn` accepts doubt about what was measured, so it says nothing of a run that is not `complete`.
 
     Raises:
         ValueError: SKIPPED, which is no verdict, or an unknown `on_inconclusive`.
@@ -79,7 +97,7 @@ def exit_code(status: Status, on_inconclusive: str) -> int:
         raise ValueError(f"found on_inconclusive {on_inconclusive!r}, expected fail or warn")
     if status not in _EXIT_CODES:
         raise ValueError(f"found {status} for a run, expected a verdict: {', '.join(_EXIT_CODES)}")
-    if status is Status.INCONCLUSIVE and on_inconclusive == "warn":
+    if status is Status.INCONCLUSIVE and on_inconclusive == "warn" and complete:
         return int(ExitCode.PASS)
     return int(_EXIT_CODES[status])
 
@@ -88,9 +106,15 @@ def _counted(finding: Finding) -> Status | None:
     """What a blocking finding counts as; None for a guard rail without evidence, which neither blocks nor passes."""
     if finding.status is Status.SKIPPED:
         return Status.INCONCLUSIVE
-    if finding.rule.by is not None and finding.status is Status.INCONCLUSIVE:
+    if finding.rule.by is not None and finding.status is Status.INCONCLUSIVE and _judged_in_full(finding):
         return None
     return finding.status
+
+
+def _judged_in_full(finding: Finding) -> bool:
+    """It rests on all that was planned, not on what was reached in time."""
+    judged = finding.status in (Status.PASS, Status.REGRESSION, Status.INCONCLUSIVE)
+    return judged and REACHED not in finding.counts
 
 
 def _worst(statuses: set[Status | None]) -> Status:
@@ -145,9 +169,9 @@ def _stopped_by_regression(stages: Sequence[StageResult]) -> bool:
     return False
 
 
-def _decision(status: Status, verdicts: Mapping[str, Status | None], stages: Sequence[StageResult]) -> Decision:
-    found = _blocking(stages)
-
+def _decision(
+    status: Status, verdicts: Mapping[str, Status | None], found: Mapping[str, Finding], complete: bool
+) -> Decision:
     def beyond(identifier: str) -> float:
         finding = found.get(identifier)
         if finding is None or finding.estimate is None or finding.interval is None:
@@ -155,5 +179,6 @@ def _decision(status: Status, verdicts: Mapping[str, Status | None], stages: Seq
         limits = finding.interval.low, finding.interval.high
         return margin(finding.estimate, limits, finding.rule.bound)
 
-    deciding = sorted((i for i, s in verdicts.items() if s is status), key=beyond, reverse=True)
-    return Decision(status=status, deciding=tuple(deciding))
+    # guard rails without evidence decide where nothing else was asked
+    deciding = [i for i, s in verdicts.items() if s is status] or [i for i, s in verdicts.items() if s is None]
+    return Decision(status=status, deciding=tuple(sorted(deciding, key=beyond, reverse=True)), complete=complete)

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from gate.records import Bound, BoundKind, Direction, Metric, Status
+from gate.errors import CouldNotMeasure
+from gate.records import Bound, BoundKind, Direction, Metric, Rule, Status
 from gate.stats import Limits
 from gate.stats.quantiles import z
 
@@ -131,6 +132,25 @@ def points_against(metric: Metric, kind: BoundKind) -> str | None:
     if kind is BoundKind.MAX_INCREASE and not lower:
         return f"{metric.name} is better when higher, so {kind} would punish an improvement: use min or min_retained"
     return None
+
+
+def check_can_fail(rule: Rule, name: str, baseline: float | None) -> None:
+    """A score from 0 to 1 must leave room for a candidate beyond the bound: else a pass would say nothing.
+
+    Raises:
+        CouldNotMeasure: no candidate could fail the rule, at this baseline or at any.
+    """
+    kind, value = rule.bound.kind, rule.bound.value
+    if kind is BoundKind.MAX_DROP and baseline is not None and baseline <= value:
+        raise CouldNotMeasure(
+            f"{name}: no candidate could fail this rule: the baseline scores {100 * baseline:.4g}% and a drop of "
+            f"{100 * value:.4g} pp is allowed; fix the template, the matcher or the task, or use a tighter bound"
+        )
+    if (kind is BoundKind.MAX and value >= 1) or (kind is BoundKind.MIN and value <= 0):
+        raise CouldNotMeasure(
+            f"{name}: no candidate could fail this rule: {kind}: {rule.bound.text} allows every score from 0 to 1; "
+            "use a tighter bound"
+        )
 
 
 def resolution_factor(confidence: float) -> float:

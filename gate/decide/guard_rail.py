@@ -6,11 +6,11 @@ the bound" would never pass; so a group is red only if its margin test survives 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from gate.decide.estimate import NOUN, Estimate, decide, margin, p_value
-from gate.decide.items import ABSOLUTE
 from gate.decide.pairing import Item, Pair, Pairs, check_lost
 from gate.errors import CouldNotMeasure
 from gate.records import BoundKind, Interval, MaxLost, Member, Rule, Status
@@ -24,7 +24,10 @@ _ANY_NUMBER = MaxLost(count=10**12, share=None)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Family:
-    """The members, worst first, the worst one's evidence, and what is said of them all."""
+    """The members, worst first, the worst one's evidence, and what is said of them all.
+
+    ERROR says that lost items left nothing to judge in a group.
+    """
 
     status: Status
     members: tuple[Member, ...]
@@ -42,7 +45,8 @@ def family(
     """Judge every group by itself and all of them together.
 
     REGRESSION if a member is beyond the bound after Holm (Benjamini–Hochberg at 10 % above 20 members), PASS
-    if the interval of every member keeps the bound, else INCONCLUSIVE: no evidence, and what could be seen.
+    if the interval of every member keeps the bound, ERROR if lost items are why a group cannot be judged, else
+    INCONCLUSIVE: no evidence, and which groups say nothing (too few items, a baseline that could not fail).
 
     Raises:
         CouldNotMeasure: no item carries a group, too many were lost, or no group can be judged.
@@ -90,12 +94,13 @@ def family(
     members.sort(key=lambda m: _worst_first(m, judged[m.group], rule))
     broken = [_unjudged(group, pairs) for group in unjudged]
     everyone = (*members, *broken)
-    status = _together(everyone)
+    lost = [g for g in unjudged if any(i.group == g for i in pairs.one_sided)]
+    status = _together(everyone, bool(lost))
     return Family(
         status=status,
         members=everyone,
         worst=judged[members[0].group],
-        reason=_reason(rule, status, everyone, list(judged.values()), correction),
+        reason=_reason(rule, status, members, unjudged, lost, correction),
     )
 
 
@@ -107,13 +112,15 @@ def _only(pairs: Pairs, group: str) -> Pairs:
 
 
 def _unjudged(group: str, pairs: Pairs) -> Member:
+    """A group without a verdict, with the scores there are."""
+    here = [p for p in pairs.paired if p.group == group]
     return Member(
         group=group,
-        baseline=None,
-        candidate=None,
+        baseline=math.fsum(p.baseline for p in here) / len(here) if here else None,
+        candidate=math.fsum(p.candidate for p in here) / len(here) if here else None,
         estimate=None,
         interval=None,
-        n_paired=sum(p.group == group for p in pairs.paired),
+        n_paired=len(here),
         status=Status.ERROR,
     )
 
@@ -123,39 +130,43 @@ def _worst_first(member: Member, e: Estimate, rule: Rule) -> tuple[bool, float, 
     return member.status is not Status.REGRESSION, -margin(e.value, limits, rule.bound), member.group
 
 
-def _together(members: Sequence[Member]) -> Status:
+def _together(members: Sequence[Member], lost: bool) -> Status:
     statuses = {m.status for m in members}
     if Status.REGRESSION in statuses:
         return Status.REGRESSION
+    if lost:
+        return Status.ERROR
     return Status.PASS if statuses == {Status.PASS} else Status.INCONCLUSIVE
 
 
 def _reason(
-    rule: Rule, status: Status, members: Sequence[Member], estimates: Sequence[Estimate], correction: str
+    rule: Rule,
+    status: Status,
+    judged: Sequence[Member],
+    unjudged: Mapping[str, str],
+    lost: Sequence[str],
+    correction: str,
 ) -> str:
-    noun, bound, n = NOUN[rule.bound.kind], rule.bound.text, len(members)
-    worst = "; worst: " + ", ".join(_named(m, rule) for m in members[:_NAMED] if m.estimate is not None)
-    broken = [m.group for m in members if m.status is Status.ERROR]
-    aside = f"; not judged: {', '.join(broken[:_NAMED])}" if broken else ""
+    """Names without numbers: those are in the members, and reports print them all alike."""
+    noun, bound, n = NOUN[rule.bound.kind], rule.bound.text, len(judged)
+    worst = f"; worst: {', '.join(m.group for m in judged[:_NAMED])}"
+    aside = _cannot_be_judged(unjudged, lost, n + len(unjudged))
     if status is Status.REGRESSION:
-        red = sum(m.status is Status.REGRESSION for m in members)
+        red = sum(m.status is Status.REGRESSION for m in judged)
         return f"guard rail: {red} of {n} groups beyond the bound {bound} after {correction}{worst}{aside}"
     if status is Status.PASS:
         return f"guard rail: the {noun} of every one of {n} groups keeps the bound {bound}{worst}"
-    resolved = sorted(e.detectable for e in estimates if e.detectable is not None)
-    seen = (
-        f"; smallest detectable change {_number(resolved[0], rule)} to {_number(resolved[-1], rule)}"
-        if resolved
-        else ""
+    return f"guard rail: no evidence that the {noun} is beyond {bound} in any of {n} groups{aside}{worst}"
+
+
+def _cannot_be_judged(unjudged: Mapping[str, str], lost: Sequence[str], n: int) -> str:
+    """Which groups have no verdict, those with lost items first, and why the first has none."""
+    if not unjudged:
+        return ""
+    named = [*lost, *(g for g in unjudged if g not in lost)]
+    more = f" and {len(named) - _NAMED} more" if len(named) > _NAMED else ""
+    why = f"{len(lost)} for lost items; " if lost else ""
+    return (
+        f"; {len(named)} of {n} groups cannot be judged: {', '.join(named[:_NAMED])}{more} "
+        f"({why}{named[0]}: {unjudged[named[0]]})"
     )
-    return f"guard rail: no evidence that the {noun} is beyond {bound} in any of {n} groups{seen}{worst}{aside}"
-
-
-def _named(member: Member, rule: Rule) -> str:
-    assert member.estimate is not None  # callers filter
-    return f"{member.group} {_number(member.estimate, rule)} (n = {member.n_paired})"
-
-
-def _number(value: float, rule: Rule) -> str:
-    unit = "pp" if rule.bound.kind is BoundKind.MAX_DROP else "" if rule.bound.kind in ABSOLUTE else "%"
-    return f"{100 * value:.4g}{unit}" if unit else f"{value:.4g}"

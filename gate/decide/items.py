@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from gate.decide.estimate import Estimate, Span, hull, resolution_factor, span
+from gate.decide.estimate import Estimate, Span, check_can_fail, hull, resolution_factor, span
 from gate.decide.pairing import Pairs, check_lost, lost_text
 from gate.errors import CouldNotMeasure
 from gate.records import BoundKind, Rule, Scope
@@ -53,7 +53,7 @@ def estimate(rule: Rule, pairs: Pairs, confidence: float) -> Estimate:
     cluster is one benchmark and counts as unclustered.
 
     Raises:
-        CouldNotMeasure: too many lost, a value outside [0, 1], or nothing to retain.
+        CouldNotMeasure: too many lost, a value outside [0, 1], nothing to retain, or a bound that nothing could break.
     """
     check_lost(pairs, rule.max_lost)
     _check_range(pairs)
@@ -64,10 +64,11 @@ def estimate(rule: Rule, pairs: Pairs, confidence: float) -> Estimate:
     measured = samples[0]
     n = measured.n
     baseline, candidate = math.fsum(measured.baseline) / n, math.fsum(measured.candidate) / n
+    check_can_fail(rule, pairs.metric.name, None if kind in ABSOLUTE else baseline)
     if kind is BoundKind.MIN_RETAINED and baseline < _NOTHING:
         raise CouldNotMeasure(
             f"{pairs.metric.name}: the baseline scored {baseline:g} over all {n} items, so nothing can be retained and "
-            "nothing can be said of the candidate: check the task, the prompt and the matcher, or use max_drop"
+            "nothing can be said of the candidate: fix the template, the matcher or the task"
         )
     flips = math.fsum((c - b) ** 2 for b, c in zip(measured.baseline, measured.candidate, strict=True)) / n
     scale: float | None

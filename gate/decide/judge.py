@@ -172,6 +172,9 @@ def _reason(rule: Rule, status: Status, e: Estimate, confidence: float) -> str:
 
 def _by_group(rule: Rule, pairs: Pairs, confidence: float) -> Finding:
     found = guard_rail.family(rule, pairs, items.estimate, lambda e: _interval(e, confidence), confidence)
+    if found.status is Status.ERROR:
+        error = _error(rule, found.reason, n_paired=len(pairs.paired), n_lost=pairs.n_lost)
+        return replace(error, members=found.members)
     worst = found.worst
     return Finding(
         rule=rule,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from gate.decide.combine import REACHED
 from gate.decide.judge import could_not_measure, judge
 from gate.records import Finding, Measurement, Rule, Status
 
@@ -27,6 +28,8 @@ def out_of_time(
     finding = judge(rule, beside, replace(reached, n_expected=len(ids)), confidence)
     share = f"{len(ids)} of {reached.n_expected} items were reached, which decides nothing"
     told = f"{reason}: {share}; so far, {finding.reason}"
+    if finding.estimate is not None:  # `combine` must see that not everything planned was asked
+        finding = replace(finding, counts={**finding.counts, "N": reached.n_expected, REACHED: len(ids)})
     if finding.status in (Status.PASS, Status.REGRESSION):
         return replace(finding, status=Status.INCONCLUSIVE, reason=told)
     return replace(finding, reason=told)

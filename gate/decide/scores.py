@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 
-from gate.decide.estimate import Estimate, Span, hull, span
+from gate.decide.estimate import Estimate, Span, check_can_fail, hull, span
 from gate.decide.items import ABSOLUTE, best_rate
 from gate.decide.pairing import LostItems, causes
 from gate.errors import CouldNotMeasure
@@ -29,7 +29,7 @@ def estimate(
 
     Raises:
         CouldNotMeasure: the score or its delete-group values are missing or do not match, items were lost beyond
-            `max_lost`, or there is nothing to retain.
+            `max_lost`, there is nothing to retain, or no score could break the bound.
     """
     roles = [candidate] if baseline is None else [baseline, candidate]
     n, n_lost = _present(roles)
@@ -53,10 +53,11 @@ def estimate(
                 f"{metric.name}: the roles left out different groups of items ({len(deleted_b)} and {len(deleted)}); "
                 "measure both with the same policy and data"
             )
+    check_can_fail(rule, metric.name, None if baseline is None else full_b)
     if kind is BoundKind.MIN_RETAINED and full_b <= 0:
         raise CouldNotMeasure(
             f"{metric.name}: the baseline's score is {full_b:g}, so there is nothing to retain and nothing can be said "
-            "of the candidate: check the data and the matcher, or use max_drop"
+            "of the candidate: fix the template, the matcher or the task"
         )
     groups = sorted(deleted)
     c, b = [deleted[k] for k in groups], [deleted_b[k] for k in groups]
