@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from gate.backends import BackendInfo, Checkpoint
 from gate.errors import ArtifactError
-from gate.policy import DomainStage, LmEvalStage, PerplexityStage, Stage
+from gate.policy import Stage
 from gate.records import CheckpointRef, Environment, Estimand, Measurement, Metric, Observation, Role
 from gate.stages import VERSIONS
 from gate.store import Store, stage_digest
@@ -26,7 +26,7 @@ Progress = Callable[[int, int, str], None]
 class MeasuringWorker(Protocol):
     """The parent's handle on one measuring child; `gate.launch.Worker` is the real one."""
 
-    def check(self, stage: Mapping[str, Any], base: Path) -> None: ...
+    def check(self, stage: Mapping[str, Any], base: Path) -> tuple[Path, ...]: ...
     def open(self) -> BackendInfo: ...
     def measure(
         self,
@@ -82,19 +82,6 @@ class Side:
             worker.close()
 
 
-def files_read(stage: Stage, base: Path) -> list[Path]:
-    """The local files whose content a stage's scores depend on."""
-    match stage:
-        case PerplexityStage():
-            return [base / c.path for c in stage.corpora if c.path is not None]
-        case DomainStage():
-            return [base / stage.data]
-        case LmEvalStage() if stage.include_path is not None:
-            return sorted(p for p in (base / stage.include_path).rglob("*") if p.is_file())
-        case _:
-            return []
-
-
 class Collector:
     """Collects the evidence of one run.  Use as a context manager: it owns the workers and open store slots."""
 
@@ -120,6 +107,7 @@ class Collector:
         self._device = device
         self._progress = progress
         self._stack = ExitStack()
+        self._files: dict[str, tuple[Path, ...]] = {}
         # The same sample for every candidate of this baseline; nobody re-rolls it from the command line.
         self.sample_seed = hashlib.sha256(f"{seed}\n{baseline.ref.effective_digest}".encode()).hexdigest()
 
@@ -136,6 +124,16 @@ class Collector:
             self.baseline.drop()
         finally:
             self.candidate.drop()
+
+    def check(self, settings: Stage) -> None:
+        """Check one source without a model, and remember the files that its scores depend on; goes before measuring.
+
+        Raises:
+            DataError: a file, a line or a task is wrong.
+            CouldNotMeasure: the check could not be made.
+        """
+        files = self.candidate.started().check(settings.model_dump(mode="json"), self._base)
+        self._files[settings.model_dump_json()] = files
 
     def of_baseline(self, source: str, settings: Stage, deadline_seconds: float | None) -> Evidence:
         """The baseline's measurement: paid for once per content key, then read back.
@@ -205,7 +203,8 @@ class Collector:
         return done
 
     def _settings_digest(self, settings: Stage) -> str:
-        return stage_digest(settings.model_dump(mode="json"), files_read(settings, self._base), VERSIONS[settings.kind])
+        files = self._files[settings.model_dump_json()]
+        return stage_digest(settings.model_dump(mode="json"), files, VERSIONS[settings.kind], self._base)
 
     def _measure(
         self,

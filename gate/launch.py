@@ -113,10 +113,11 @@ class Worker:
             found = f"runs quantgate {hello.get('gate')} (protocol {hello.get('protocol')})"
             raise self._broken("protocol", f"{found}, expected {__version__} (protocol {PROTOCOL}): {install}")
 
-    def check(self, stage: Mapping[str, Any], base: Path) -> None:
-        """What can be said of a stage without a model.  Raises DataError, WorkerError."""
+    def check(self, stage: Mapping[str, Any], base: Path) -> tuple[Path, ...]:
+        """Check a stage without a model; the local files it depends on.  Raises DataError, CouldNotMeasure."""
         request = {"op": "check", "module": STAGES[stage["kind"]], "stage": dict(stage), "base": str(base)}
-        self._call(request, f"while checking stage {stage['name']}")
+        files: list[str] = self._call(request, f"while checking stage {stage['name']}")
+        return tuple(Path(file) for file in files)
 
     def fetch(self, stage: Mapping[str, Any], base: Path) -> list[str]:
         """Download what a stage needs: a line per thing at hand.  Raises DataError, CouldNotMeasure, WorkerError."""

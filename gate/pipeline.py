@@ -179,7 +179,8 @@ class _Run:
         """
         for stage in self._selected():
             try:
-                collector.candidate.started().check(stage.model_dump(mode="json"), self.loaded.base)
+                for _, settings in policy.split(stage):
+                    collector.check(settings)
             except CouldNotMeasure as problem:
                 findings = [
                     judge.could_not_measure(r, reason_of(problem)) for r in self.loaded.rules if r.stage == stage.name
@@ -209,7 +210,7 @@ class _Run:
 
     def _stopper(self) -> str | None:
         for result in self.results:
-            if result.status in (Status.REGRESSION, Status.ERROR, Status.REFUSED):
+            if combine.stops(result):
                 return f"stage {result.name} ended in {result.status} (--keep-going runs the rest)"
         return None
 
@@ -257,22 +258,25 @@ class _Run:
 
     def _decided(self, interrupted: bool) -> Outcome:
         if interrupted:
-            return self._outcome(self._verdict(Status.ERROR, (), "interrupted"), ExitCode.INTERRUPTED)
+            return self._outcome(self._verdict(_undecided(Status.ERROR), "interrupted"), ExitCode.INTERRUPTED)
         decision = combine.combine(self.loaded.rules, self._in_order(), restricted=bool(self.request.stages))
-        exit_code = combine.exit_code(decision.status, self.loaded.policy.on_inconclusive)
-        return self._outcome(self._verdict(decision.status, decision.deciding, ""), exit_code)
+        warn_or_fail = self.loaded.policy.on_inconclusive
+        exit_code = combine.exit_code(decision.status, warn_or_fail, complete=decision.complete)
+        return self._outcome(self._verdict(decision, ""), exit_code)
 
     def _ended_before_measuring(self, problem: CheckpointError | Refused) -> Outcome:
         refused = isinstance(problem, Refused)
         self._skip_rest("the checkpoint was refused" if refused else "a checkpoint cannot be used")
         status = Status.REFUSED if refused else Status.ERROR
-        return self._outcome(self._verdict(status, (), str(problem)), problem.exit_code)
+        return self._outcome(self._verdict(_undecided(status), str(problem)), problem.exit_code)
 
-    def _verdict(self, status: Status, deciding: tuple[str, ...], reason: str) -> Verdict:
+    def _verdict(self, decision: combine.Decision, reason: str) -> Verdict:
         found = {f.rule.id: f for r in self.results for f in r.findings}
-        findings = [found[i] for i in deciding if i in found]
-        text = sentence.sentence(status, findings, self._in_order(), self.policy_data, reason=reason)
-        return Verdict(status=status, deciding=deciding, sentence=text)
+        findings = [found[i] for i in decision.deciding if i in found]
+        text = sentence.sentence(
+            decision.status, findings, self._in_order(), self.policy_data, complete=decision.complete, reason=reason
+        )
+        return Verdict(status=decision.status, deciding=decision.deciding, sentence=text)
 
     def _outcome(self, verdict: Verdict, exit_code: int) -> Outcome:
         candidate = self.refs.get(Role.CANDIDATE)
@@ -296,6 +300,11 @@ class _Run:
             notes=tuple(self.notes),
         )
         return Outcome(record=record, measurements=self.measurements)
+
+
+def _undecided(status: Status) -> combine.Decision:
+    """The run ended before its rules could decide it."""
+    return combine.Decision(status=status, deciding=(), complete=False)
 
 
 def _to_load(resolved: checkpoint.ResolvedCheckpoint) -> Checkpoint:

@@ -113,10 +113,8 @@ def _rule_problems(stage: Stage, rule: RuleSettings) -> Iterator[Problem]:
         yield ("metric",), _unknown_metric(rule.metric, known)
     elif known is not None:
         yield from _bound_problems(known[rule.metric], rule)
-    if bound.kind is BoundKind.MAX_DROP and bound.value >= 1:
-        yield ("max_drop",), f"found {bound.text!r}: no score can drop further, so the rule could never fail"
-    if bound.kind is BoundKind.MIN_RETAINED and bound.value == 0:
-        yield ("min_retained",), f"found {bound.text!r}: the rule could never fail"
+    if _toothless(rule, None if known is None else known.get(rule.metric)):
+        yield (bound.kind.value,), f"found {bound.text!r}: this rule can never fail, use a tighter bound"
     if rule.corpus is not None and not isinstance(stage, PerplexityStage):
         yield ("corpus",), "corpus is for perplexity rules only"
     if rule.batch is not None and not isinstance(stage, ProfileStage):
@@ -125,6 +123,23 @@ def _rule_problems(stage: Stage, rule: RuleSettings) -> Iterator[Problem]:
         yield ("by",), "by is for lm_eval and domain rules only"
     if rule.by is not None and bound.kind in (BoundKind.MAX_INCREASE, BoundKind.MIN_SPEEDUP):
         yield ("by",), f"by does not go with {bound.kind}, expected max_drop, min_retained, max or min"
+
+
+def _toothless(rule: RuleSettings, metric: Metric | None) -> bool:
+    """No measured value could break the bound.  `metric` is None where only lm-eval knows it."""
+    bound = rule.bound()
+    signed = metric is not None and metric.unit == "probability"  # delta_p_mean, the one metric below zero
+    match bound.kind:
+        case BoundKind.MAX_DROP:
+            return bound.value >= 1
+        case BoundKind.MIN_RETAINED:
+            return bound.value <= 0
+        case BoundKind.MIN:
+            return bound.value <= 0 and not signed
+        case BoundKind.MAX:
+            return metric is not None and metric.unit == "rate" and bound.value >= 1
+        case BoundKind.MAX_INCREASE | BoundKind.MIN_SPEEDUP:
+            return False
 
 
 def _bound_problems(metric: Metric, rule: RuleSettings) -> Iterator[Problem]:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from gate import metrics, policy, units
 from gate.decide import combine, flips, judge, prefix
-from gate.errors import BudgetExceeded, CouldNotMeasure, WorkerError
+from gate.errors import BudgetExceeded, CouldNotMeasure, DataError, WorkerError
 from gate.evidence import Collector, items_scored, with_scalar
 from gate.records import (
     Estimand,
@@ -60,7 +60,7 @@ def unmeasured(
     )
 
 
-def reason_of(problem: CouldNotMeasure) -> str:
+def reason_of(problem: CouldNotMeasure | DataError) -> str:
     """Why something was not measured; of a worker that broke, with its last words.
 
     Only the first line is printed where a report may leave this machine (see `reports.sentence`).
@@ -84,7 +84,7 @@ def run_stage(
     """Measure and judge every source of a stage; after a red blocking rule the rest is skipped unless `keep_going`.
 
     Raises:
-        UsageError: an evaluation file turned out to be wrong.
+        UsageError: the baseline store cannot be written.
     """
     begun = monotonic()
     findings: list[Finding] = []
@@ -120,7 +120,7 @@ def run_stage(
                     findings += [prefix.out_of_time(r, baseline, reached, confidence, str(late)) for r in mine]
                     notes.append(f"{source}: {late}")
                     continue
-        except CouldNotMeasure as problem:
+        except (CouldNotMeasure, DataError) as problem:  # what was measured before is kept
             findings += [judge.could_not_measure(r, reason_of(problem)) for r in mine]
             notes.append(f"{source}: {problem}")
             if isinstance(problem, WorkerError):

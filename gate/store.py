@@ -52,19 +52,20 @@ def default_root() -> Path:
     return cache_root() / "store"
 
 
-def stage_digest(settings: Mapping[str, Any], files: Sequence[Path], version: int) -> str:
+def stage_digest(settings: Mapping[str, Any], files: Sequence[Path], version: int, base: Path) -> str:
     """Hex SHA-256 of what a stage measures.
 
     Args:
         settings: the single-source settings as plain data; names, budgets and rules do not count.
         files: every local file that the scores depend on, in an order that does not depend on the machine.
         version: of the stage's way of scoring.
+        base: files below it count with their place, others with their name: a project may move as a whole.
 
     Raises:
         DataError: a file cannot be read.
     """
     try:
-        contents = [(path.name, _sha256(path)) for path in files]
+        contents = [(_place(path, base), _sha256(path)) for path in files]
     except OSError as problem:
         raise DataError(f"cannot read {problem.filename!r}, which a stage depends on: {problem.strerror}") from problem
     measured = {name: value for name, value in settings.items() if name not in _IGNORED_SETTINGS}
@@ -249,6 +250,14 @@ def _sync(path: Path) -> None:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _place(path: Path, base: Path) -> str:
+    """The path from `base` as written, or else with links followed; the name of a file that is not below it."""
+    for file, folder in ((path, base), (path.resolve(), base.resolve())):
+        if file.is_relative_to(folder):
+            return file.relative_to(folder).as_posix()
+    return path.name
 
 
 def _digest(value: Any) -> str:

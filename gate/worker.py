@@ -79,8 +79,8 @@ class Server:
         """The result of one request, as plain data."""
         match request["op"]:
             case "check":
-                _stage_module(request).check(_settings(request["stage"]), Path(request["base"]))
-                return None
+                files = _stage_module(request).check(_settings(request["stage"]), Path(request["base"]))
+                return [str(path) for path in files]
             case "fetch":
                 return _stage_module(request).fetch(_settings(request["stage"]), Path(request["base"]))
             case "open":

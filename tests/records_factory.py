@@ -237,7 +237,7 @@ def record(
         from gate.reports.sentence import sentence as write
 
         found = {f.rule.id: f for s in stages for f in s.findings}
-        sentence = write(status, [found[i] for i in deciding if i in found], stages, policy)
+        sentence = write(status, [found[i] for i in deciding if i in found], stages, policy, complete=True)
     return RunRecord(
         artifact_version=ARTIFACT_VERSION,
         run_id="20261120-120000-4f2a9c",

@@ -25,7 +25,22 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "accelerate", "compressed-tensors", "bitsandbytes")
+PACKAGES = (
+    "torch",
+    "transformers",
+    "tokenizers",
+    "safetensors",
+    "accelerate",
+    "compressed-tensors",
+    "bitsandbytes",
+    "lm_eval",
+    "datasets",
+    "sacrebleu",
+    "rouge_score",
+    "scikit-learn",
+)
+"""What can change a score in the worker's interpreter, which need not be the gate's."""
+
 DEFAULT_CONTEXT_LENGTH = 2048
 """lm-eval's default for models that do not say."""
 

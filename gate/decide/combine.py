@@ -56,6 +56,12 @@ def stage_status(findings: Sequence[Finding]) -> Status:
     return _worst({_counted(f) for f in blocking})
 
 
+def stops(result: StageResult) -> bool:
+    """Does this stage end the run (fail-fast)?  One with advisory rules only never does."""
+    advisory = result.findings and all(f.rule.severity is Severity.ADVISORY for f in result.findings)
+    return result.status in (Status.REGRESSION, Status.ERROR, Status.REFUSED) and not advisory
+
+
 def combine(planned: tuple[Rule, ...], stages: tuple[StageResult, ...], restricted: bool) -> Decision:
     """The verdict over all stages.
 
@@ -179,6 +185,7 @@ def _decision(
         limits = finding.interval.low, finding.interval.high
         return margin(finding.estimate, limits, finding.rule.bound)
 
-    # guard rails without evidence decide where nothing else was asked
-    deciding = [i for i, s in verdicts.items() if s is status] or [i for i, s in verdicts.items() if s is None]
+    deciding = [i for i, s in verdicts.items() if s is status]
+    if status is Status.INCONCLUSIVE and not deciding:  # guard rails without evidence, and nothing beside them
+        deciding = [i for i, s in verdicts.items() if s is None]
     return Decision(status=status, deciding=tuple(sorted(deciding, key=beyond, reverse=True)), complete=complete)

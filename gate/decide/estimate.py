@@ -134,8 +134,10 @@ def points_against(metric: Metric, kind: BoundKind) -> str | None:
     return None
 
 
-def check_can_fail(rule: Rule, name: str, baseline: float | None) -> None:
+def check_can_fail(rule: Rule, baseline: float | None) -> None:
     """A score from 0 to 1 must leave room for a candidate beyond the bound: else a pass would say nothing.
+
+    `baseline` is its score with lost items counted as wrong.
 
     Raises:
         CouldNotMeasure: no candidate could fail the rule, at this baseline or at any.
@@ -143,12 +145,12 @@ def check_can_fail(rule: Rule, name: str, baseline: float | None) -> None:
     kind, value = rule.bound.kind, rule.bound.value
     if kind is BoundKind.MAX_DROP and baseline is not None and baseline <= value:
         raise CouldNotMeasure(
-            f"{name}: no candidate could fail this rule: the baseline scores {100 * baseline:.4g}% and a drop of "
+            f"no candidate could fail this rule: the baseline scores {100 * baseline:.3g}% and a drop of "
             f"{100 * value:.4g} pp is allowed; fix the template, the matcher or the task, or use a tighter bound"
         )
     if (kind is BoundKind.MAX and value >= 1) or (kind is BoundKind.MIN and value <= 0):
         raise CouldNotMeasure(
-            f"{name}: no candidate could fail this rule: {kind}: {rule.bound.text} allows every score from 0 to 1; "
+            f"no candidate could fail this rule: {kind}: {rule.bound.text} allows every score from 0 to 1; "
             "use a tighter bound"
         )
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from gate.decide.estimate import NOUN, Estimate, decide, margin, p_value
 from gate.decide.pairing import Item, Pair, Pairs, check_lost
 from gate.errors import CouldNotMeasure
-from gate.records import BoundKind, Interval, MaxLost, Member, Rule, Status
+from gate.records import Interval, MaxLost, Member, Rule, Status
 from gate.stats.multiplicity import benjamini_hochberg, holm
 
 HOLM_UP_TO = 20

@@ -64,7 +64,9 @@ def estimate(rule: Rule, pairs: Pairs, confidence: float) -> Estimate:
     measured = samples[0]
     n = measured.n
     baseline, candidate = math.fsum(measured.baseline) / n, math.fsum(measured.candidate) / n
-    check_can_fail(rule, pairs.metric.name, None if kind in ABSOLUTE else baseline)
+    # The least that the baseline may score: a pass must hold whatever the lost items would have been.
+    least = min(math.fsum(s.baseline) / s.n for s in samples)
+    check_can_fail(rule, None if kind in ABSOLUTE else least)
     if kind is BoundKind.MIN_RETAINED and baseline < _NOTHING:
         raise CouldNotMeasure(
             f"{pairs.metric.name}: the baseline scored {baseline:g} over all {n} items, so nothing can be retained and "

@@ -53,7 +53,7 @@ def estimate(
                 f"{metric.name}: the roles left out different groups of items ({len(deleted_b)} and {len(deleted)}); "
                 "measure both with the same policy and data"
             )
-    check_can_fail(rule, metric.name, None if baseline is None else full_b)
+    check_can_fail(rule, None if baseline is None else full_b)
     if kind is BoundKind.MIN_RETAINED and full_b <= 0:
         raise CouldNotMeasure(
             f"{metric.name}: the baseline's score is {full_b:g}, so there is nothing to retain and nothing can be said "

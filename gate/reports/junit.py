@@ -2,8 +2,8 @@
 
 Pure: RunRecord → str.  Never writes a failure as passed: the result is parsed again and counted.
 
-How statuses are written: REGRESSION is a `<failure>`; ERROR, REFUSED and, unless the policy warns,
-INCONCLUSIVE are an `<error>`; everything else that is not a pass is `<skipped>` with its reason: rules of
+How statuses are written: REGRESSION is a `<failure>`; ERROR, REFUSED and, unless the policy warns and that lets the run
+pass, INCONCLUSIVE are an `<error>`; everything else that is not a pass is `<skipped>` with its reason: rules of
 skipped stages, a warned-about INCONCLUSIVE, and advisory rules, which must neither fail a job nor look green.
 """
 
@@ -61,6 +61,9 @@ def render(record: RunRecord) -> str:
 
 
 def _policy_says(record: RunRecord) -> str:
+    """`warn` where it lets this run pass: a run of which a part was never measured fails in spite of it."""
+    if record.verdict.status is Status.INCONCLUSIVE and record.exit_code:
+        return "fail"
     return str(record.policy.get("on_inconclusive", "fail"))
 
 

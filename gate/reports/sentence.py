@@ -176,6 +176,7 @@ def sentence(
     stages: Sequence[StageResult],
     policy: Mapping[str, Any],
     *,
+    complete: bool,
     reason: str = "",
 ) -> str:
     """The verdict in one sentence.
@@ -185,6 +186,7 @@ def sentence(
         deciding: the findings that decided it, worst first; may be empty when no stage ran.
         stages: all stage results, in order.
         policy: the policy as plain data.
+        complete: the run was not restricted and measured all that was planned, so that `warn` applies.
         reason: why, where no finding can say it (refused at intake, no stage ran).
     """
     reason = _reason(reason)
@@ -199,9 +201,11 @@ def sentence(
             more = _others(deciding, "regressed too")
             return f"Regression: {said or reason or _blame(stages, status)}{name}{more}."
         case Status.INCONCLUSIVE:
-            warned = "; on_inconclusive: warn lets this run pass" if policy.get("on_inconclusive") == "warn" else ""
-            missing = reason or _not_run(stages)
-            return f"Inconclusive: {said or missing}{name}{_others(deciding, 'undecided too')}{warned}."
+            why = f"{said or reason or _not_run(stages)}{name}{_others(deciding, 'undecided too')}"
+            if first and first.status is Status.PASS:  # only a run that was restricted is decided so
+                others = _others(deciding, "held too")
+                why = f"{_restricted(stages)}; what was asked holds: {said}{name}{others}"
+            return f"Inconclusive: {why}{_warned(policy, complete)}."
         case Status.ERROR:
             what = said.removeprefix("could not measure ") or reason or _blame(stages, status)
             return f"Could not measure: {what}{name}{_others(deciding, 'affected too')}."
@@ -217,21 +221,46 @@ def _passed(stages: Sequence[StageResult]) -> str:
     findings = allowance.worst_first([f for s in stages for f in s.findings])
     kinds = {s.name: s.kind for s in stages}
     blocking = [f for f in findings if f.rule.severity is Severity.BLOCKING]
+    holding = [f for f in blocking if f.status is Status.PASS]
+    undecided = [f for f in blocking if f.status is not Status.PASS]  # guard rails: others would have decided the run
     warned = [f for f in findings if f.rule.severity is Severity.ADVISORY and f.status is not Status.PASS]
-    ran = [s for s in stages if s.status is not Status.SKIPPED]
+    broken = [f for f in warned if f.status is Status.ERROR]
+    ran = [s for s in stages if s.status not in (Status.SKIPPED, Status.ERROR)]  # here ERROR is advice that broke
     scored = numbers.count(sum(s.items_scored for s in ran), "item")
     hold = "the one blocking rule holds" if len(blocking) == 1 else f"all {len(blocking)} blocking rules hold"
-    sure = [f.interval.confidence for f in blocking if f.interval is not None]
+    if undecided:
+        hold = f"{len(holding)} of {len(blocking)} blocking rules {'holds' if len(holding) == 1 else 'hold'}"
+    sure = [f.interval.confidence for f in holding if f.interval is not None]
     said = f"{hold} in {', '.join(s.name for s in ran)} ({scored}"
     said += f", each interval end at least {numbers.rate(min(sure))} sure)" if sure else ")"
-    if blocking:
-        closest = blocking[0]
-        opening = "" if len(blocking) == 1 else "the closest to its bound is "
+    if undecided:
+        rails = numbers.count(len(undecided), "guard rail")
+        said += f"; {rails} saw no evidence and stayed undecided: {_ids(undecided)}"
+    if holding:
+        closest = holding[0]
+        opening = "" if len(holding) == 1 else "the closest to its bound is "
         said += f"; {opening}{closest.rule.id}: {describe(closest, kinds[closest.rule.stage])}"
-    if warned:
-        names = ", ".join(f.rule.id for f in warned[:3]) + (f" and {len(warned) - 3} more" if len(warned) > 3 else "")
-        said += f"; {numbers.count(len(warned), 'advisory rule')} did not pass: {names}"
+    for some, words in (([f for f in warned if f not in broken], "did not pass"), (broken, "could not be measured")):
+        if some:
+            said += f"; {numbers.count(len(some), 'advisory rule')} {words}: {_ids(some)}"
     return said
+
+
+def _ids(findings: Sequence[Finding]) -> str:
+    return ", ".join(f.rule.id for f in findings[:3]) + (f" and {len(findings) - 3} more" if len(findings) > 3 else "")
+
+
+def _restricted(stages: Sequence[StageResult]) -> str:
+    asked = " ".join(s.name for s in stages if s.status is not Status.SKIPPED)
+    return f"this run was restricted to --stage {asked}"
+
+
+def _warned(policy: Mapping[str, Any], complete: bool) -> str:
+    if policy.get("on_inconclusive") != "warn":
+        return ""
+    if complete:
+        return "; on_inconclusive: warn lets this run pass"
+    return "; on_inconclusive: warn does not cover what was not measured"
 
 
 def _others(deciding: Sequence[Finding], words: str) -> str:

@@ -20,8 +20,10 @@ STAGES = {
 }
 """Stage kind → module with three functions.
 
-`check(settings, base) -> None`: everything that can be said without a model (files, lines, task names);
-    raises DataError.  `base` is the folder that the policy's paths are relative to.
+`check(settings, base) -> tuple[Path, ...]`: everything that can be said without a model (files, lines, task
+    names); raises DataError.  Returns the local files that the scores depend on, in an order that does not depend
+    on the machine: their content is part of the baseline store's key.  `base` is the folder that the policy's
+    paths are relative to.
 `fetch(settings, base) -> list[str]`: downloads what `measure` will look for in the local caches, and returns
     a line per thing now at hand (none for local files); raises DataError for unknown names, CouldNotMeasure
     for what could not be downloaded.  Only `gate fetch` calls it, in a worker that is online and has no model.

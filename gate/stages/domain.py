@@ -31,9 +31,10 @@ HASH_CHARACTERS = 16
 PROMPT_TAIL_CHARACTERS = 2000
 
 
-def check(settings: DomainStage, base: Path) -> None:
+def check(settings: DomainStage, base: Path) -> tuple[Path, ...]:
     """Every line of the data file, the wanted metrics, the judge.  Raises DataError or CouldNotMeasure."""
     _checked(settings, base)
+    return (base / settings.data,)
 
 
 def fetch(settings: DomainStage, base: Path) -> list[str]:

@@ -21,6 +21,7 @@ from gate.stages.sampling import digest
 
 HASH_CHARACTERS = 16
 PROMPT_TAIL_CHARACTERS = 2000
+_CODE_ERRORS = (*ITEM_ERRORS, SyntaxError, jinja2.TemplateError)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -99,11 +100,23 @@ def prompt(document: Document, chat_template: Callable[..., str] | None) -> Prom
             apply_chat_template=chat_template is not None,
             chat_template=chat_template,
         )
-    except (*ITEM_ERRORS, SyntaxError, jinja2.TemplateError) as error:
+    except _CODE_ERRORS as error:
         return failed("prompt_error", error)
     requests = tuple(built) if isinstance(built, list) else (built,)
     arguments = json.dumps([r.args for r in requests], default=handle_non_serializable, ensure_ascii=False)
     return Prompted(document=document, item_id=item_id(document, digest(arguments)), requests=requests)
+
+
+def unfit(document: Document) -> str | None:
+    """Why no model could be asked or scored on this document, None if nothing speaks against it."""
+    result = prompt(document, None)
+    if isinstance(result, Failed):
+        return result.message
+    try:
+        _target(document.task, document.content)
+    except _CODE_ERRORS as error:
+        return failed("scoring_error", error).message
+    return None
 
 
 def item_id(document: Document, prompt_hash: str | None) -> str:
@@ -142,7 +155,7 @@ def score(item: Prompted, responses: list[list[Any]], group: str | None) -> Scor
             results = task.process_results(document.content, [request.filtered_resps[name] for request in ordered])
             values |= {metric if name == "none" else f"{metric},{name}": value for metric, value in results.items()}
         target = _target(task, document.content)
-    except (*ITEM_ERRORS, SyntaxError, jinja2.TemplateError) as error:
+    except _CODE_ERRORS as error:
         return failed("scoring_error", error)
     answer = Answer(
         item_id=item.item_id,

@@ -23,20 +23,32 @@ from lm_eval.tasks._yaml_loader import load_yaml
 from gate.errors import CouldNotMeasure, DataError
 from gate.hub import download_errors, reason
 from gate.policy import Task
+from gate.stages import harness_data
 from gate.stages.harness_index import YAML_ERRORS, all_names, entries
 from gate.stages.isolation import ITEM_ERRORS
 
-_FILE_FORMATS = frozenset({"json", "csv", "parquet", "arrow", "text"})
+_SPLITS = ("test_split", "validation_split", "training_split", "fewshot_split")
 _LENGTH_KEYS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Found:
-    """A name that lm-eval knows.  `configs`: task name → (its config, the folder of its YAML), functions not loaded."""
+    """A name that lm-eval knows.
+
+    Attributes:
+        configs: task name → (its config, the folder of its YAML), functions not loaded.
+        entries: lm-eval's index entries of the name and of everything below it.
+    """
 
     name: str
     manager: Any
     configs: Mapping[str, tuple[Mapping[str, Any], Path | None]]
+    entries: tuple[Any, ...]
+
+    def place(self, task: str) -> str:
+        """The task's name for a message, with its YAML file where it has one."""
+        paths = [e.yaml_path for e in self.entries if e.name == task and e.yaml_path is not None]
+        return f"task {task!r}" + (f" ({paths[0]})" if paths else "")
 
 
 class NotHere(CouldNotMeasure):
@@ -66,7 +78,8 @@ def find(name: str, include_path: Path | None) -> Found:
         asked |= reached - local.keys()
         index.update({bundled: entry for bundled, entry in entries(asked).items() if bundled not in local})
     if unknown is None:
-        return Found(name=name, manager=manager, configs=configs)
+        below = tuple(index[n] for n in sorted(reached) if n in index)
+        return Found(name=name, manager=manager, configs=configs, entries=below)
     member = "" if unknown == name else f" in the group {name!r}"
     near = difflib.get_close_matches(unknown, [*local, *all_names()], n=5, cutoff=0.5)
     hint = f"did you mean {', '.join(near)}?" if near else "`lm-eval ls tasks` lists them"
@@ -130,7 +143,7 @@ def verify(found: Found, settings: Task) -> None:
         if settings.fewshot and config.get("num_fewshot") == 0:
             _refuse_fewshot(name, settings.fewshot)
         if folder is not None:
-            _verify_files(name, _anchored(config, folder))
+            harness_data.verify(name, harness_data.anchored(config, folder))
 
 
 def _refuse_unsafe(name: str) -> None:
@@ -142,52 +155,6 @@ def _refuse_unsafe(name: str) -> None:
 
 def _refuse_fewshot(name: str, fewshot: int) -> None:
     raise DataError(f"found `fewshot: {fewshot}` for {name!r}, which is defined with 0 examples only: remove `fewshot`")
-
-
-def _verify_files(name: str, config: Mapping[str, Any]) -> None:
-    if config.get("dataset_path") not in _FILE_FORMATS:
-        return
-    for path in _data_files(config):
-        if "://" in path or any(c in path for c in "*?["):
-            continue
-        if not Path(path).is_file():
-            raise DataError(f"task {name!r}: found no data file {path!r}; paths are relative to the task's YAML")
-        if Path(path).stat().st_size == 0:
-            raise CouldNotMeasure(f"task {name!r}: the data file {path!r} is empty: there is nothing to measure")
-
-
-def _flat(files: Any) -> Iterator[str]:
-    if isinstance(files, str):
-        yield files
-    elif isinstance(files, Mapping):
-        for value in files.values():
-            yield from _flat(value)
-    elif isinstance(files, list):
-        for value in files:
-            yield from _flat(value)
-
-
-def _anchored(config: Any, folder: Path) -> Any:
-    """The config with `data_files` and `data_dir` of local files made absolute: no working directory matters."""
-    if isinstance(config, list):
-        return [_anchored(member, folder) for member in config]
-    if not isinstance(config, Mapping):
-        return config
-    anchored = {key: _anchored(value, folder) for key, value in config.items()}
-    arguments = anchored.get("dataset_kwargs")
-    # the data files of a hub data set are relative to its repository: leave them alone
-    if isinstance(arguments, dict) and config.get("dataset_path", "json") in _FILE_FORMATS:
-        for key in {"data_files", "data_dir"} & arguments.keys():
-            arguments[key] = _absolute(arguments[key], folder)
-    return anchored
-
-
-def _absolute(files: Any, folder: Path) -> Any:
-    if isinstance(files, Mapping):
-        return {split: _absolute(value, folder) for split, value in files.items()}
-    if isinstance(files, list):
-        return [_absolute(value, folder) for value in files]
-    return files if "://" in str(files) else str(folder / str(files))
 
 
 def load(found: Found, settings: Task) -> dict[str, Any]:
@@ -208,7 +175,7 @@ def load(found: Found, settings: Task) -> dict[str, Any]:
     except (*ITEM_ERRORS, SyntaxError, DatasetsError, jinja2.TemplateError, yaml.YAMLError) as error:
         if "find cache for" in str(error):
             raise _not_here(found.name, error) from error
-        raise DataError(f"task {found.name!r} cannot be built: {type(error).__name__}: {error}") from error
+        raise DataError(_why_not_built(found, error)) from error
     for name, task in tasks.items():
         _set_up(name, task, settings)
     return tasks
@@ -218,21 +185,32 @@ def _not_here(name: str, error: Exception) -> NotHere:
     return NotHere(name, "data set or metric", reason(error))
 
 
+def _why_not_built(found: Found, error: Exception) -> str:
+    """The broken line or the missing split where that is it, else what lm-eval or `datasets` said."""
+    for name, (config, folder) in found.configs.items():
+        line = harness_data.broken_line(harness_data.anchored(config, folder or Path()))
+        if line is not None:
+            return f"{found.place(name)}: {line}"
+        splits = {key: config[key] for key in _SPLITS if config.get(key) is not None}
+        if isinstance(error, KeyError) and error.args[0] in splits.values():
+            wanted = ", ".join(f"{key}: {split}" for key, split in splits.items())
+            return f"{found.place(name)}: its data has no split {error.args[0]!r}, found `{wanted}`"
+    reasons = [error, *([error.__cause__] if isinstance(error, DatasetsError) and error.__cause__ else [])]
+    said = ": ".join(f"{type(e).__name__}: {e}" for e in reasons)
+    return f"{found.place(found.name)} cannot be built: {said}"
+
+
 def is_local(found: Found) -> bool:
     """Whether every document comes from a file on this machine."""
-    return all(
-        config.get("dataset_path") in _FILE_FORMATS and not any("://" in path for path in _data_files(config))
-        for config, _ in found.configs.values()
-    )
+    return all(harness_data.is_local(config) for config, _ in found.configs.values())
 
 
 def picks_hub_files(found: Found) -> bool:
     """Whether a task names files inside a hub data set: `datasets` caches those under a name it cannot find offline."""
-    return any(c.get("dataset_path") not in _FILE_FORMATS and any(_data_files(c)) for c, _ in found.configs.values())
-
-
-def _data_files(config: Mapping[str, Any]) -> Iterator[str]:
-    return _flat((config.get("dataset_kwargs") or {}).get("data_files"))
+    return any(
+        config.get("dataset_path") not in harness_data.FILE_FORMATS and any(harness_data.named_files(config))
+        for config, _ in found.configs.values()
+    )
 
 
 def _anchor_index(found: Found) -> None:
@@ -242,8 +220,8 @@ def _anchor_index(found: Found) -> None:
         if entry.yaml_path is None or not (name in found.configs or entry.kind.name == "GROUP"):
             continue
         folder = entry.yaml_path.parent
-        if _anchored(entry.cfg, folder) != entry.cfg:
-            config = _anchored(load_yaml(entry.yaml_path, resolve_func=True), folder)
+        if harness_data.anchored(entry.cfg, folder) != entry.cfg:
+            config = harness_data.anchored(load_yaml(entry.yaml_path, resolve_func=True), folder)
             index[name] = dataclasses.replace(entry, yaml_path=None, cfg=config)
 
 

@@ -9,14 +9,15 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from gate.backends import Backend
-from gate.errors import CouldNotMeasure
+from gate.errors import CouldNotMeasure, DataError
 from gate.policy import LmEvalStage, Task
 from gate.records import ItemFailure, Measurement, Observation
-from gate.stages import Context
+from gate.stages import Context, harness_files
 from gate.stages.harness_items import (
     Document,
     Prompted,
@@ -27,6 +28,7 @@ from gate.stages.harness_items import (
     item_id,
     prompt,
     score,
+    unfit,
 )
 from gate.stages.harness_metrics import Declared, declare, observation
 from gate.stages.harness_tasks import (
@@ -42,11 +44,36 @@ from gate.stages.harness_tasks import (
 from gate.stages.isolation import Failed, each
 from gate.stages.sampling import blocks, draw
 
+TRIED_DOCUMENTS = 8
+"""Documents that `check` renders; a task is refused when none of them can be."""
 
-def check(settings: LmEvalStage, base: Path) -> None:
-    """Task names resolve, local data files exist, nothing unsafe is asked for by accident.  Raises DataError."""
+
+def check(settings: LmEvalStage, base: Path) -> tuple[Path, ...]:
+    """Task names resolve, nothing unsafe is asked for by accident, tasks on local data can be built and rendered.
+
+    Raises:
+        DataError: a task, its YAML or its data is broken.
+        CouldNotMeasure: a data file is empty, a package or a metric is not here.
+    """
+    include_path = _include_path(settings, base)
+    files: tuple[Path, ...] = ()
     for task in settings.tasks:
-        verify(find(task.task, _include_path(settings, base)), task)
+        found = find(task.task, include_path)
+        verify(found, task)
+        files += harness_files.read_for(found)
+        if is_local(found):
+            _try(found, task)
+    # a module may open any file beside it
+    around = () if include_path is None else harness_files.below(include_path)
+    return tuple(dict.fromkeys((*around, *files)))
+
+
+def _try(found: Found, settings: Task) -> None:
+    """Build the tasks and render their first documents: a wrong field name fails on all of them."""
+    for name, task in _loaded(found, settings).items():
+        failures = [unfit(document) for document in islice(documents({name: task}), TRIED_DOCUMENTS)]
+        if failures and all(failures):
+            raise DataError(f"{found.place(name)}: its first document cannot be asked: {failures[0]}")
 
 
 def fetch(settings: LmEvalStage, base: Path) -> list[str]:

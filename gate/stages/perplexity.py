@@ -64,10 +64,11 @@ class _Divergence:
     note: str | None
 
 
-def check(settings: PerplexityStage, base: Path) -> None:
-    """Read every corpus.  Raises DataError for a broken or missing one, CouldNotMeasure for an empty one."""
+def check(settings: PerplexityStage, base: Path) -> tuple[Path, ...]:
+    """Read every corpus; its files.  Raises DataError for a broken or missing one, CouldNotMeasure for an empty one."""
     for corpus in settings.corpora:
         corpora.read(corpus, base)
+    return tuple(base / corpus.path for corpus in settings.corpora if corpus.path is not None)
 
 
 def fetch(settings: PerplexityStage, base: Path) -> list[str]:

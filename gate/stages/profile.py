@@ -27,8 +27,9 @@ _WARM_UPS_FIRST, _WARM_UPS_LATER = 10, 1  # at most, in block 0 and after it
 _SETTLED = 0.05  # warm-up ends when the last three runs agree within this
 
 
-def check(settings: ProfileStage, base: Path) -> None:
+def check(settings: ProfileStage, base: Path) -> tuple[Path, ...]:
     """Nothing to check without a model: prompts are random tokens."""
+    return ()
 
 
 def fetch(settings: ProfileStage, base: Path) -> list[str]:

@@ -140,6 +140,28 @@ def test_a_restricted_run_never_passes(world: World) -> None:
     record = world.record()
     assert record.verdict.status is Status.INCONCLUSIVE
     assert [s.status for s in record.stages] == [Status.SKIPPED, Status.SKIPPED, Status.PASS, Status.SKIPPED]
+    assert record.verdict.sentence.startswith(
+        "Inconclusive: this run was restricted to --stage fraud; what was asked holds: accuracy on fraud "
+    )
+    assert world.run(world.policy(on_inconclusive="warn"), "--stage=fraud", out="warned") == 3
+    assert "warn does not cover what was not measured" in world.record("warned").verdict.sentence
+
+
+def test_a_baseline_that_scores_nothing_is_never_green(world: World) -> None:
+    world.checkpoint("baseline", seed=1, answers={})
+    world.checkpoint("candidate", seed=2, answers={})
+    assert world.run(world.policy(stages=["fraud"])) == 4
+    assert "no candidate could fail this rule: the baseline scores 0%" in world.record().verdict.sentence
+
+
+def test_an_advisory_stage_that_breaks_is_shown_and_stops_nothing(world: World) -> None:
+    world.checkpoint("candidate", seed=2, faults=[{"op": "timed_batch", "after": 0, "action": "sigkill"}])
+    soft = [{**r, "severity": "advisory"} for r in STAGES["serving"]["rules"]]
+    assert world.run(world.policy(stages=[{**STAGES["serving"], "rules": soft}, "fraud"])) == 0
+    record = world.record()
+    assert [s.status for s in record.stages] == [Status.ERROR, Status.PASS]
+    assert record.verdict.sentence.startswith("The one blocking rule holds in fraud (320 items")
+    assert "; 2 advisory rules could not be measured: serving." in record.verdict.sentence
 
 
 def test_a_set_too_small_for_its_bound_is_refused_before_it_costs_anything(

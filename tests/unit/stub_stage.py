@@ -21,9 +21,10 @@ from gate.stages import Context
 RUBBISH_BYTES = 3_000_000
 
 
-def check(settings: PerplexityStage, base: Path) -> None:
+def check(settings: PerplexityStage, base: Path) -> tuple[Path, ...]:
     if settings.name == "bad-data":
         raise DataError(f"{base}: line 3 is broken")
+    return (base / "é.txt", Path("/elsewhere"))
 
 
 def fetch(settings: PerplexityStage, base: Path) -> list[str]:

@@ -42,13 +42,12 @@ class TestGuardRails:
         assert among.members[0].group == "odd"
         assert among.members[0].status is Status.INCONCLUSIVE
         assert among.reason.startswith("guard rail: no evidence that the drop is beyond 10pp in any of 13 groups; ")
-        assert "; smallest detectable change " in among.reason
-        assert "worst: odd 25pp (n = 40)" in among.reason
+        assert "worst: odd, category 00, " in among.reason
         clear = judged(rule("max_drop 10pp", by="category"), self.by_category({**many, "odd": (20, 40)}))
         assert clear.status is Status.REGRESSION
         assert [m.status for m in clear.members].count(Status.REGRESSION) == 1
         assert clear.estimate == pytest.approx(0.5)
-        assert "1 of 13 groups beyond the bound 10pp after Holm's correction; worst: odd 50pp" in clear.reason
+        assert "1 of 13 groups beyond the bound 10pp after Holm's correction; worst: odd, " in clear.reason
 
     def test_every_group_within_the_bound_passes(self) -> None:
         found = judged(rule("max_drop 10pp", by="category"), self.by_category({"a": (0, 100), "b": (1, 100)}))
@@ -74,7 +73,21 @@ class TestGuardRails:
         found = judged(rule("min_retained 90%", by="category"), pair)
         assert found.status is Status.INCONCLUSIVE
         assert found.members[-1].status is Status.ERROR
-        assert "not judged: hopeless" in found.reason
+        assert "; 1 of 2 groups cannot be judged: hopeless (hopeless: accuracy: the baseline scored 0" in found.reason
+
+    def test_a_baseline_that_could_not_fail_is_no_pass(self) -> None:
+        groups = ["easy"] * 200 + ["hopeless"] * 100
+        baseline, candidate = [1.0] * 200 + [1.0] * 10 + [0.0] * 90, [1.0] * 200 + [0.0] * 100
+        pair = scored(BASELINE, baseline, groups=groups), scored(CANDIDATE, candidate, groups=groups)
+        found = judged(rule("max_drop 15pp", by="category"), pair)
+        assert found.status is Status.INCONCLUSIVE  # not a pass, and not a block: the rule's own bound was too wide
+        hopeless = found.members[-1]
+        assert (hopeless.group, hopeless.status) == ("hopeless", Status.ERROR)
+        assert (hopeless.baseline, hopeless.candidate, hopeless.n_paired) == (0.1, 0.0, 100)
+        assert "in any of 1 groups; 1 of 2 groups cannot be judged: hopeless" in found.reason
+        assert "the baseline scores 10% and a drop of 15 pp is allowed" in found.reason
+        nobody = judged(rule("max_drop 100pp", by="category"), pair)
+        assert (nobody.status, nobody.reason.startswith("no category can be judged; ")) == (Status.ERROR, True)
 
     def test_lost_items_of_unknown_group_count_against_every_group(self) -> None:
         groups = ["a"] * 60 + ["b"] * 60
@@ -90,8 +103,16 @@ class TestGuardRails:
         baseline, candidate = self.by_category({"a": (0, 200), "b": (0, 3)})
         without_b = replace(candidate, observations=candidate.observations[:200])
         found = judged(rule("max_drop 10pp", by="category", max_lost=lost(3)), (baseline, without_b))
-        assert found.status is Status.INCONCLUSIVE
+        assert (found.status, found.n_paired, found.n_lost) == (Status.ERROR, 200, 3)
         assert [(m.group, m.status) for m in found.members] == [("a", Status.PASS), ("b", Status.ERROR)]
+        assert "1 of 2 groups cannot be judged: b (1 for lost items; b: " in found.reason
+
+    def test_evidence_against_a_group_outranks_a_lost_one(self) -> None:
+        baseline, candidate = self.by_category({"a": (150, 200), "b": (0, 3)})
+        without_b = replace(candidate, observations=candidate.observations[:200])
+        found = judged(rule("max_drop 10pp", by="category", max_lost=lost(3)), (baseline, without_b))
+        assert found.status is Status.REGRESSION
+        assert "cannot be judged: b" in found.reason
 
     def test_guard_rails_are_for_item_means(self) -> None:
         metric = DOMAIN["length_ratio"]

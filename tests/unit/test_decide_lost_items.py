@@ -32,6 +32,14 @@ class TestLostItems:
         assert found.interval.high == worst.high
         assert judged(rule("max_drop 6pp", max_lost=lost(5)), (baseline, candidate)).status is Status.PASS
 
+    def test_a_baseline_that_may_be_too_bad_to_drop_is_no_pass(self) -> None:
+        # 35 of the 100 measured are right; with the lost ones perhaps 35 of 200: no room for a drop of 20 pp
+        baseline = scored(BASELINE, [1.0] * 35 + [0.0] * 65, n_expected=200)
+        candidate = scored(CANDIDATE, [1.0] * 35 + [0.0] * 65, n_expected=200)
+        found = judged(rule("max_drop 20pp", max_lost=lost(100)), (baseline, candidate))
+        assert found.status is Status.ERROR
+        assert "the baseline scores 17.5% and a drop of 20 pp is allowed" in found.reason
+
     def test_a_regression_must_survive_the_best(self) -> None:
         baseline = scored(BASELINE, [1.0] * 100)
         candidate = scored(CANDIDATE, [1.0] * 78 + [0.0] * 12, n_expected=100)

@@ -6,6 +6,7 @@ import os
 import re
 import xml.etree.ElementTree as ET
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -189,3 +190,9 @@ def test_jenkins_schema(name: str) -> None:
         element.attrib.pop("file", None)
         element.attrib.pop("line", None)
     etree.XMLSchema(etree.parse(str(XSD))).assertValid(tree)
+
+
+def test_a_run_that_warn_does_not_let_pass_is_no_green_case() -> None:
+    warned = factory.inconclusive({**factory.POLICY, "on_inconclusive": "warn"})
+    assert outcome(case(parsed(warned), "verdict")) == "skipped"
+    assert outcome(case(parsed(replace(warned, exit_code=3)), "verdict")) == "error"

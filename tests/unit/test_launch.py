@@ -122,7 +122,7 @@ def test_a_large_measurement_arrives_whole_and_quickly(start: Start, tmp_path: P
 
 def test_check_needs_no_model_and_its_errors_keep_their_class(start: Start, tmp_path: Path) -> None:
     worker = start(checkpoint=Checkpoint(path="/nowhere", load={}, dtype="auto", tokenizer=None))
-    worker.check(stage("fine"), tmp_path)
+    assert worker.check(stage("fine"), tmp_path) == (tmp_path / "é.txt", Path("/elsewhere"))
     with pytest.raises(DataError, match=f"{tmp_path}: line 3 is broken"):
         worker.check(stage("bad-data"), tmp_path)
     with pytest.raises(CheckpointError, match=r"fake\.json is missing"):

@@ -373,8 +373,113 @@ def test_a_missing_include_path(tmp_path: Path) -> None:
 def test_a_broken_data_file(tmp_path: Path) -> None:
     write(tmp_path, "quiz", rows(2), QUIZ)
     (tmp_path / "tasks" / "quiz.jsonl").write_text('{"question": \n')
-    with pytest.raises(DataError, match="task 'quiz' cannot be built"):
+    with pytest.raises(DataError, match=r"task 'quiz' \(.*quiz\.yaml\): .*quiz\.jsonl:1: not JSON \(Expecting value"):
         run(tmp_path, ScriptedLM(), "quiz")
+
+
+def test_a_broken_line_is_found_by_the_check(tmp_path: Path) -> None:
+    write(tmp_path, "quiz", rows(40), QUIZ)
+    path = tmp_path / "tasks" / "quiz.jsonl"
+    path.write_text(path.read_text() + '\n{"question": broken\n')
+    with pytest.raises(DataError, match=r"quiz\.jsonl:42: not JSON \(Expecting value, column 14\), expected one"):
+        check(settings("quiz"), tmp_path)
+
+
+def test_a_broken_array_is_found_by_the_check(tmp_path: Path) -> None:
+    write(tmp_path, "quiz", rows(2), QUIZ)
+    (tmp_path / "tasks" / "quiz.jsonl").write_text('[\n{"question": "a", "gold": 0},\n{"question"}\n]\n')
+    with pytest.raises(DataError, match=r"quiz\.jsonl:3: not JSON .*expected an array of objects"):
+        check(settings("quiz"), tmp_path)
+
+
+def test_broken_parquet_is_found_by_the_check(tmp_path: Path) -> None:
+    write(tmp_path, "quiz", rows(2), {**QUIZ, "dataset_path": "parquet"})
+    with pytest.raises(DataError, match=r"task 'quiz' \(.*quiz\.yaml\) cannot be built: .*Parquet magic bytes"):
+        check(settings("quiz"), tmp_path)
+
+
+@pytest.mark.parametrize("field", ["doc_to_text", "doc_to_target"])
+def test_a_field_that_no_document_has_is_found_by_the_check(tmp_path: Path, field: str) -> None:
+    write(tmp_path, "open", rows(2), {**OPEN, field: "{{ nope.x }}"})
+    with pytest.raises(DataError, match=r"task 'open' \(.*open\.yaml\).*UndefinedError: 'nope' is undefined"):
+        check(settings("open"), tmp_path)
+
+
+def test_a_few_shot_split_that_is_not_there_is_found_by_the_check(tmp_path: Path) -> None:
+    write(tmp_path, "open", rows(2), {**OPEN, "fewshot_split": "train"})
+    with pytest.raises(DataError, match=r"task 'open' \(.*open\.yaml\).*'train'"):
+        check(settings("open", fewshot=2), tmp_path)
+
+
+def test_a_split_that_is_not_there_is_found_by_the_check(tmp_path: Path) -> None:
+    write(tmp_path, "quiz", rows(2), {**QUIZ, "test_split": "valid"})
+    with pytest.raises(DataError, match=r"its data has no split 'valid', found `test_split: valid`"):
+        check(settings("quiz"), tmp_path)
+
+
+def test_one_document_that_cannot_be_rendered_is_no_broken_task(tmp_path: Path) -> None:
+    code = "def text(doc):\n    if doc['question'] == 'question 1':\n        raise ValueError('odd')\n    return 'q'\n"
+    write(tmp_path, "quiz", rows(5), {k: v for k, v in QUIZ.items() if k != "doc_to_text"})
+    path = tmp_path / "tasks" / "quiz.yaml"
+    path.write_text(path.read_text() + "doc_to_text: !function odd_text.text\n")
+    (tmp_path / "tasks" / "odd_text.py").write_text(code)
+    check(settings("quiz"), tmp_path)
+
+
+# ---- which files the scores depend on
+
+
+def files_of(folder: Path, task: str, **more: Any) -> set[str]:
+    found = check(settings(task, **more), folder)
+    assert all(p.is_file() for p in found)
+    assert len(found) == len(set(found))
+    return {str(p.relative_to(folder)) if p.is_relative_to(folder) else p.name for p in found}
+
+
+def test_includes_modules_and_data_outside_the_include_path_count(tmp_path: Path) -> None:
+    write(tmp_path, "quiz", rows(3), QUIZ)
+    task = tmp_path / "tasks" / "quiz.yaml"
+    for folder in ("shared/deep", "data", "tasks/__pycache__"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "shared" / "base.yaml").write_text(
+        task.read_text().replace("task: quiz\n", "").replace("quiz.jsonl", "../data/quiz.jsonl")
+        + "include: [deep/more.yaml]\n"
+    )
+    (tmp_path / "shared" / "deep" / "more.yaml").write_text("process_docs: !function quiz_docs.all_of\n")
+    (tmp_path / "shared" / "deep" / "quiz_docs.py").write_text("def all_of(docs):\n    return docs\n")
+    (tmp_path / "shared" / "deep" / "neighbour.py").write_text("")
+    task.write_text("include: ../shared/base.yaml\ntask: quiz\n")
+    (tmp_path / "tasks" / "quiz.jsonl").rename(tmp_path / "data" / "quiz.jsonl")
+    (tmp_path / "tasks" / "words.txt").write_text("a module may open it")
+    (tmp_path / "tasks" / "__pycache__" / "old.pyc").write_text("")
+    assert files_of(tmp_path, "quiz") == {
+        "tasks/quiz.yaml",
+        "tasks/words.txt",
+        "shared/base.yaml",
+        "shared/deep/more.yaml",
+        "shared/deep/quiz_docs.py",
+        "shared/deep/neighbour.py",
+        "data/quiz.jsonl",
+    }
+
+
+def test_data_folders_patterns_and_the_data_of_inline_members_count(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "part-1.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows(2, folder)))
+    write(tmp_path, "quiz", rows(2), {**QUIZ, "dataset_kwargs": {"data_files": {"test": ["../a/part-*.jsonl"]}}})
+    inline = {**QUIZ, "task": "inner", "dataset_path": "json", "test_split": "test"}
+    inline["dataset_kwargs"] = {"data_files": {"test": "../b/part-1.jsonl"}}
+    (tmp_path / "tasks" / "both.yaml").write_text(yaml.safe_dump({"group": "both", "task": ["quiz", inline]}))
+    around = {"tasks/both.yaml", "tasks/quiz.jsonl", "tasks/quiz.yaml"}
+    assert files_of(tmp_path, "both") == around | {"a/part-1.jsonl", "b/part-1.jsonl"}
+    assert files_of(tmp_path, "quiz") == around | {"a/part-1.jsonl"}
+
+
+def test_the_files_of_a_bundled_task_are_its_own(tmp_path: Path) -> None:
+    assert files_of(tmp_path, "gsm8k", include_path=None) == {"gsm8k.yaml"}
+    names = files_of(tmp_path, "arc_challenge", include_path=None)
+    assert names == {"arc_challenge.yaml", "arc_easy.yaml"}  # the one includes the other
 
 
 def test_code_execution_must_be_asked_for(tmp_path: Path) -> None:

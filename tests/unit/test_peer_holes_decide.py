@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from gate.decide.combine import combine
 from gate.decide.judge import judge
+from gate.decide.prefix import out_of_time
 from gate.metrics import DOMAIN
-from gate.records import Status
+from gate.records import Measurement, Role, Status
 from tests.decide_factory import (
     BASELINE,
     CANDIDATE,
@@ -87,6 +90,60 @@ def test_hole_8_a_baseline_of_zero_is_never_green(candidate: float) -> None:
     found = judge(rule("min_retained 97%"), baseline, other, CONFIDENCE)
     assert found.status is Status.ERROR
     assert "the baseline scored 0 over all 100 items" in found.reason
+
+
+@pytest.mark.parametrize(
+    ("baseline_right", "bound", "scores"),
+    [(0, "3pp", "0%"), (13, "10pp", "4.06%"), (32, "10pp", "10%")],
+)
+def test_a_drop_that_no_candidate_could_show_is_never_green(baseline_right: int, bound: str, scores: str) -> None:
+    baseline = scored(BASELINE, [1.0] * baseline_right + [0.0] * (320 - baseline_right))
+    for candidate in (0.0, 1.0):
+        found = judge(rule(f"max_drop {bound}"), baseline, scored(CANDIDATE, [candidate] * 320), CONFIDENCE)
+        assert found.status is Status.ERROR
+        assert found.reason == (
+            f"no candidate could fail this rule: the baseline scores {scores} and a drop of "
+            f"{bound.removesuffix('pp')} pp is allowed; fix the template, the matcher or the task, or use a tighter "
+            "bound"
+        )
+    above = scored(BASELINE, [1.0] * 33 + [0.0] * 287)
+    nothing = judge(rule("max_drop 10pp"), above, scored(CANDIDATE, [0.0] * 320), CONFIDENCE)
+    assert nothing.status is Status.INCONCLUSIVE  # it could fail, and is not a pass
+
+
+@pytest.mark.parametrize("name", ["macro_f1", "bleu", "chrf"])
+def test_a_corpus_score_too_low_to_drop_is_never_green(name: str) -> None:
+    def corpus(role: Role, full: float) -> Measurement:
+        values = {"all": full} | {f"without/{i}": full for i in range(20)}
+        return scored(role, values, metric=DOMAIN[name], n_expected=500)
+
+    of = rule("max_drop 3pp", metric=name)
+    found = judge(of, corpus(BASELINE, 0.03), corpus(CANDIDATE, 0.0), CONFIDENCE)
+    assert found.status is Status.ERROR
+    assert "the baseline scores 3% and a drop of 3 pp is allowed" in found.reason
+    assert judge(of, corpus(BASELINE, 0.5), corpus(CANDIDATE, 0.5), CONFIDENCE).status is Status.PASS
+
+
+@pytest.mark.parametrize("text", ["max 1", "min 0"])
+def test_a_score_bound_that_nothing_breaks_is_never_green(text: str) -> None:
+    """lm-eval's metrics are known after measuring only, so the policy cannot refuse `max: 1`."""
+    found = judge(rule(text), *pair_of(90, 0, 0, 10), CONFIDENCE)
+    assert found.status is Status.ERROR
+    assert found.reason.startswith("no candidate could fail this rule: ")
+
+
+def test_a_rule_cut_short_by_the_clock_says_what_was_reached() -> None:
+    baseline, candidate = pair_of(95, 0, 0, 5)
+    reached = replace(candidate, observations=candidate.observations[:40])
+    for by in (None, "category"):
+        of = rule("max_drop 20pp", by=by)
+        grouped = [
+            replace(m, observations=tuple(replace(o, group="a") for o in m.observations)) for m in (baseline, reached)
+        ]
+        found = out_of_time(of, grouped[0], grouped[1], CONFIDENCE, "stopped after 2 s")
+        assert (found.counts["reached"], found.counts["N"]) == (40, 100)
+        decision = combine((of,), (stage("fraud", Status.INCONCLUSIVE, [found]),), restricted=False)
+        assert (decision.status, decision.complete) == (Status.INCONCLUSIVE, False)
 
 
 def test_hole_13_a_planned_rule_without_a_finding_is_an_error() -> None:

@@ -241,7 +241,42 @@ def test_the_judge_is_advisory_unless_the_policy_says_otherwise() -> None:
         (
             domain({"metric": "accuracy", "max_drop": "100pp"}),
             "stages.0.rules.0.max_drop",
-            "found '100pp': no score can drop further, so the rule could never fail",
+            "found '100pp': this rule can never fail, use a tighter bound",
+        ),
+        (
+            domain({"metric": "empty_rate", "max": "100%"}),
+            "stages.0.rules.0.max",
+            "found '100%': this rule can never fail, use a tighter bound",
+        ),
+        (
+            domain({"metric": "repetition_rate", "max": 1}),
+            "stages.0.rules.0.max",
+            "found '1': this rule can never fail, use a tighter bound",
+        ),
+        (
+            domain({"metric": "accuracy", "min": 0}),
+            "stages.0.rules.0.min",
+            "found '0': this rule can never fail, use a tighter bound",
+        ),
+        (
+            domain({"metric": "accuracy", "min_retained": "0%"}),
+            "stages.0.rules.0.min_retained",
+            "found '0%': this rule can never fail, use a tighter bound",
+        ),
+        (
+            domain({"metric": "length_ratio", "min": 0}),
+            "stages.0.rules.0.min",
+            "found '0': this rule can never fail, use a tighter bound",
+        ),
+        (
+            {**PROFILE, "rules": [{"metric": "decode_tokens_per_second", "min": 0}]},
+            "stages.0.rules.0.min",
+            "found '0': this rule can never fail, use a tighter bound",
+        ),
+        (
+            {**PERPLEXITY, "rules": [{"metric": "top1_agreement", "min": "0%"}]},
+            "stages.0.rules.0.min",
+            "found '0%': this rule can never fail, use a tighter bound",
         ),
         (
             domain({"metric": "accuracy", "min_retained": "105%"}),

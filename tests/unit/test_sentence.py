@@ -26,9 +26,43 @@ def test_pass_says_what_was_tested_how_sure_and_what_came_closest() -> None:
 def test_pass_does_not_hide_an_advisory_rule_that_did_not_pass() -> None:
     warned = factory.finding(factory.rule(severity=Severity.ADVISORY, id="fraud.soft"), Status.REGRESSION)
     stages = [factory.sanity_stage(), factory.stage("domain", "fraud", Status.PASS, [warned])]
-    said = sentence(Status.PASS, [], stages, factory.POLICY)
+    said = sentence(Status.PASS, [], stages, factory.POLICY, complete=True)
     assert said.startswith("The one blocking rule holds in sanity, fraud (2,064 items")
     assert said.endswith("; 1 advisory rule did not pass: fraud.soft.")
+
+
+def test_pass_counts_undecided_guard_rails_apart() -> None:
+    holds = factory.finding(factory.rule(), Status.PASS, (0.002, -0.004, 0.008))
+    rail = factory.finding(factory.rule(by="category", id="fraud.rail"), Status.INCONCLUSIVE, (0.02, -0.1, 0.12))
+    stages = [factory.stage("domain", "fraud", Status.PASS, [holds, rail])]
+    said = sentence(Status.PASS, [holds], stages, factory.POLICY, complete=True)
+    assert said.startswith("1 of 2 blocking rules holds in fraud (")
+    assert "; 1 guard rail saw no evidence and stayed undecided: fraud.rail; fraud.accuracy.max_drop: accuracy" in said
+
+
+def test_pass_tells_what_was_not_measured_from_what_did_not_pass() -> None:
+    soft = [
+        factory.finding(factory.rule(severity=Severity.ADVISORY, id="red"), Status.REGRESSION),
+        factory.finding(factory.rule(severity=Severity.ADVISORY, id="broken"), Status.ERROR, None),
+    ]
+    stages = [factory.sanity_stage(), factory.stage("domain", "fraud", Status.PASS, soft)]
+    said = sentence(Status.PASS, [], stages, factory.POLICY, complete=True)
+    assert said.endswith("; 1 advisory rule did not pass: red; 1 advisory rule could not be measured: broken.")
+
+
+@pytest.mark.parametrize(
+    ("on_inconclusive", "end"),
+    [("fail", "."), ("warn", "; on_inconclusive: warn does not cover what was not measured.")],
+)
+def test_a_restricted_run_says_so_and_that_what_was_asked_holds(on_inconclusive: str, end: str) -> None:
+    sanity, other = factory.sanity_stage(), factory.skipped("domain", "fraud", "not selected")
+    asked = sanity.findings[:1]
+    policy = {**factory.POLICY, "on_inconclusive": on_inconclusive}
+    said = sentence(Status.INCONCLUSIVE, asked, [sanity, other], policy, complete=False)
+    assert said.startswith(
+        "Inconclusive: this run was restricted to --stage sanity; what was asked holds: perplexity on prose "
+    )
+    assert said.endswith(f"[{asked[0].rule.id}]{end}")
 
 
 def test_inconclusive_says_what_it_would_take() -> None:
@@ -76,7 +110,7 @@ def test_a_policy_that_only_warns_is_named() -> None:
 
 def test_inconclusive_because_stages_were_left_out() -> None:
     stages = [factory.sanity_stage(), factory.skipped("domain", "fraud", "not among --stage")]
-    said = sentence(Status.INCONCLUSIVE, [], stages, factory.POLICY)
+    said = sentence(Status.INCONCLUSIVE, [], stages, factory.POLICY, complete=True)
     assert said == "Inconclusive: not run: fraud (not among --stage)."
 
 
@@ -96,13 +130,19 @@ def test_error_says_could_not_measure_and_why() -> None:
     ],
 )
 def test_a_run_that_ended_before_any_stage_gives_the_reason(status: Status, expected: str) -> None:
-    assert sentence(status, [], [], factory.POLICY, reason="shard 2\nof 3 is missing") == expected
+    assert (
+        sentence(status, [], [], factory.POLICY, complete=True, reason="shard 2 of 3 is missing\nlast words")
+        == expected
+    )
 
 
 def test_without_any_reason_the_broken_stage_is_blamed() -> None:
     stages = [factory.stage("domain", "fraud", Status.ERROR, [], notes=["no item was measured"])]
-    assert sentence(Status.ERROR, [], stages, factory.POLICY) == "Could not measure: fraud: no item was measured."
-    assert sentence(Status.ERROR, [], [], factory.POLICY) == (
+    assert (
+        sentence(Status.ERROR, [], stages, factory.POLICY, complete=True)
+        == "Could not measure: fraud: no item was measured."
+    )
+    assert sentence(Status.ERROR, [], [], factory.POLICY, complete=True) == (
         "Could not measure: a planned rule was not judged, and no stage says why."
     )
 
@@ -110,12 +150,14 @@ def test_without_any_reason_the_broken_stage_is_blamed() -> None:
 def test_other_deciding_rules_are_counted() -> None:
     three = [factory.finding(factory.rule(id=f"r{i}"), Status.REGRESSION) for i in range(3)]
     stages = [factory.stage("domain", "fraud", Status.REGRESSION, three)]
-    assert sentence(Status.REGRESSION, three, stages, factory.POLICY).endswith("[r0]; 2 more rules regressed too.")
+    assert sentence(Status.REGRESSION, three, stages, factory.POLICY, complete=True).endswith(
+        "[r0]; 2 more rules regressed too."
+    )
 
 
 def test_a_skipped_run_does_not_exist() -> None:
     with pytest.raises(ValueError, match="a run cannot be SKIPPED"):
-        sentence(Status.SKIPPED, [], [], factory.POLICY)
+        sentence(Status.SKIPPED, [], [], factory.POLICY, complete=True)
 
 
 def one(kind: BoundKind, metric: str, bound: float, three: tuple[float, float, float], status: Status) -> Finding:

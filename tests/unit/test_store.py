@@ -291,8 +291,8 @@ class TestStageDigest:
         "tasks": [{"task": "mmlu", "sample": "20%", "rules": [{"metric": "acc", "max_drop": "3pp"}]}],
     }
 
-    def digest(self, *files: Path, version: int = 1, **changes: Any) -> str:
-        return stage_digest(self.SETTINGS | changes, files, version)
+    def digest(self, *files: Path, version: int = 1, base: Path = Path("/base"), **changes: Any) -> str:
+        return stage_digest(self.SETTINGS | changes, files, version, base)
 
     def test_rules_budget_and_name_do_not_count(self) -> None:
         """Changing a threshold must not measure the baseline again."""
@@ -303,14 +303,46 @@ class TestStageDigest:
         assert self.digest(tasks=[{"task": "mmlu", "sample": "30%", "rules": []}]) != self.digest()
         assert self.digest(version=2) != self.digest()
 
-    def test_the_content_of_files_counts_and_their_folder_does_not(self, tmp_path: Path) -> None:
+    def test_the_content_of_files_counts_and_where_the_project_lies_does_not(self, tmp_path: Path) -> None:
         digests = []
         for folder, content in (("a", "one"), ("b", "one"), ("c", "two")):
             (tmp_path / folder).mkdir()
             (tmp_path / folder / "fraud.jsonl").write_text(content)
-            digests.append(self.digest(tmp_path / folder / "fraud.jsonl"))
+            digests.append(self.digest(tmp_path / folder / "fraud.jsonl", base=tmp_path / folder))
         assert digests[0] == digests[1] != digests[2]
         assert digests[0] != self.digest()
+
+    def test_the_place_in_the_project_counts(self, tmp_path: Path) -> None:
+        """Two files of one name that swap their contents or folders are not what they were."""
+        for folder in "ab":
+            (tmp_path / folder).mkdir()
+            (tmp_path / folder / "x.yaml").write_text(folder)
+        files = [tmp_path / "a" / "x.yaml", tmp_path / "b" / "x.yaml"]
+        before = self.digest(*files, base=tmp_path)
+        only_a = self.digest(files[0], base=tmp_path)
+        (tmp_path / "a").rename(tmp_path / "c")
+        (tmp_path / "b").rename(tmp_path / "a")
+        (tmp_path / "c").rename(tmp_path / "b")
+        assert self.digest(*files, base=tmp_path) != before
+        files[1].rename(tmp_path / "x.yaml")
+        assert self.digest(tmp_path / "x.yaml", base=tmp_path) != only_a
+
+    def test_files_outside_the_project_count_by_name_and_content(self, tmp_path: Path) -> None:
+        for folder in "ab":
+            (tmp_path / folder).mkdir()
+            (tmp_path / folder / "x.yaml").write_text("same")
+        first, second = (self.digest(tmp_path / f / "x.yaml", base=tmp_path / "project") for f in "ab")
+        assert first == second
+        (tmp_path / "b" / "x.yaml").write_text("other")
+        assert self.digest(tmp_path / "b" / "x.yaml", base=tmp_path / "project") != second
+
+    def test_a_linked_project_is_the_same_project(self, tmp_path: Path) -> None:
+        (tmp_path / "real").mkdir()
+        (tmp_path / "real" / "x.yaml").write_text("x")
+        (tmp_path / "link").symlink_to(tmp_path / "real")
+        expected = self.digest(tmp_path / "real" / "x.yaml", base=tmp_path / "real")
+        assert self.digest(tmp_path / "real" / "x.yaml", base=tmp_path / "link") == expected
+        assert self.digest(tmp_path / "link" / "x.yaml", base=tmp_path / "link") == expected
 
     def test_a_missing_file_is_a_data_error(self, tmp_path: Path) -> None:
         with pytest.raises(DataError, match=r"gone.jsonl.*No such file"):
