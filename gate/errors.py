@@ -9,7 +9,7 @@ from enum import IntEnum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from gate.records import Measurement
+    pass
 
 
 class ExitCode(IntEnum):
@@ -60,14 +60,7 @@ class CouldNotMeasure(GateError):
 
 
 class BudgetExceeded(CouldNotMeasure):
-    """A measurement was stopped because its time budget ran out; the worker may still be usable.
-
-    `reached` holds what had been measured by then, one measurement per source; it decides nothing.
-    """
-
-    def __init__(self, message: str, *, reached: tuple[Measurement, ...] = ()) -> None:
-        self.reached = reached
-        super().__init__(message)
+    """A measurement was stopped because its time budget ran out; the worker may still be usable."""
 
 
 class CheckpointError(CouldNotMeasure):

@@ -5,7 +5,6 @@ Measures and remembers; judges nothing.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
@@ -15,12 +14,20 @@ from typing import Any, Protocol
 
 from gate.backends import BackendInfo, Checkpoint
 from gate.errors import ArtifactError
+from gate.order import order_seed, sample_seed
 from gate.policy import Stage
-from gate.records import CheckpointRef, Environment, Estimand, Measurement, Metric, Observation, Role
+from gate.records import CheckpointRef, Environment, Estimand, Measurement, Metric, Observation, Role, merge
 from gate.stages import VERSIONS
 from gate.store import Store, stage_digest
 
 Progress = Callable[[int, int, str], None]
+
+
+class Stream(Protocol):
+    """A measurement under way: `advance` yields its next part, None after the last one."""
+
+    def advance(self, deadline_seconds: float | None) -> Measurement | None: ...
+    def end(self) -> None: ...
 
 
 class MeasuringWorker(Protocol):
@@ -28,18 +35,13 @@ class MeasuringWorker(Protocol):
 
     def check(self, stage: Mapping[str, Any], base: Path) -> tuple[Path, ...]: ...
     def open(self) -> BackendInfo: ...
-    def measure(
-        self,
-        *,
-        stage: Mapping[str, Any],
-        context: Mapping[str, Any],
-        deadline_seconds: float | None,
-        on_progress: Progress,
-    ) -> list[Measurement]: ...
+    def begin(self, *, stage: Mapping[str, Any], context: Mapping[str, Any], on_progress: Progress) -> Stream: ...
     def close(self) -> None: ...
 
 
 StartWorker = Callable[[Role, Checkpoint], MeasuringWorker]
+SecondsLeft = Callable[[], float | None]
+"""What is left of the time budget, None without one."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -109,7 +111,8 @@ class Collector:
         self._stack = ExitStack()
         self._files: dict[str, tuple[Path, ...]] = {}
         # The same sample for every candidate of this baseline; nobody re-rolls it from the command line.
-        self.sample_seed = hashlib.sha256(f"{seed}\n{baseline.ref.effective_digest}".encode()).hexdigest()
+        self.sample_seed = sample_seed(seed, baseline.ref.effective_digest)
+        self.order_seed = order_seed(self.sample_seed, candidate.ref.effective_digest)
 
     def __enter__(self) -> Collector:
         return self
@@ -135,8 +138,8 @@ class Collector:
         files = self.candidate.started().check(settings.model_dump(mode="json"), self._base)
         self._files[settings.model_dump_json()] = files
 
-    def of_baseline(self, source: str, settings: Stage, deadline_seconds: float | None) -> Evidence:
-        """The baseline's measurement: paid for once per content key, then read back.
+    def of_baseline(self, source: str, settings: Stage, seconds_left: SecondsLeft) -> Evidence:
+        """The baseline's measurement of the whole sample: paid for once per content key, then read back.
 
         Raises:
             WorkerError, CouldNotMeasure: it is not stored and could not be measured.
@@ -164,7 +167,8 @@ class Collector:
         if stored is not None:
             return Evidence(measurement=stored.measurement, artifacts=stored.artifacts, from_store=True)
         slot = self._stack.enter_context(self._store.reserve(key))
-        measurement = self._measure(self.baseline, settings, digest, slot.artifacts, None, deadline_seconds)
+        stream = self._begin(self.baseline, settings, slot.artifacts, None)
+        measurement = whole(merge(list(_parts(stream, seconds_left))))
         if measurement.failures:
             # An item may be lost by accident; a later run should get the chance to measure it.
             return Evidence(measurement=measurement, artifacts=slot.artifacts, from_store=False)
@@ -176,21 +180,22 @@ class Collector:
             return Evidence(measurement=measurement, artifacts=slot.artifacts, from_store=False)
         return Evidence(measurement=kept.measurement, artifacts=kept.artifacts, from_store=False)
 
-    def of_candidate(self, settings: Stage, artifacts: Path, deadline_seconds: float | None) -> Measurement:
-        """The candidate's measurement; `artifacts` are the baseline's by-products for the same source."""
-        return self._measure(
-            self.candidate, settings, self._settings_digest(settings), artifacts, None, deadline_seconds
-        )
+    def of_candidate(self, settings: Stage, artifacts: Path) -> Stream:
+        """The candidate's measurement, part by part; `artifacts` are the baseline's by-products for the same source.
+
+        Raises:
+            CheckpointError, WorkerError: the model cannot be loaded.
+        """
+        return self._begin(self.candidate, settings, artifacts, None)
 
     def blocks(
         self,
         settings: Stage,
         order: Iterator[Role] | tuple[Role, ...],
         scratch: Path,
-        deadline_seconds: float | None,
+        seconds_left: SecondsLeft,
     ) -> dict[Role, list[Measurement]]:
         """Timing blocks of both roles in the interleaved `order`; both workers stay resident."""
-        digest = self._settings_digest(settings)
         sides = {Role.BASELINE: self.baseline, Role.CANDIDATE: self.candidate}
         for side in sides.values():
             side.opened()
@@ -199,37 +204,38 @@ class Collector:
         for turn, role in enumerate(turns):
             self._progress(turn, len(turns), f"{settings.name} {role}")
             block = len(done[role])
-            done[role].append(self._measure(sides[role], settings, digest, scratch, block, deadline_seconds))
+            stream = self._begin(sides[role], settings, scratch, block)
+            done[role].append(merge(list(_parts(stream, seconds_left))))
         return done
 
     def _settings_digest(self, settings: Stage) -> str:
         files = self._files[settings.model_dump_json()]
         return stage_digest(settings.model_dump(mode="json"), files, VERSIONS[settings.kind], self._base)
 
-    def _measure(
-        self,
-        side: Side,
-        settings: Stage,
-        digest: str,
-        artifacts: Path,
-        block: int | None,
-        deadline_seconds: float | None,
-    ) -> Measurement:
+    def _begin(self, side: Side, settings: Stage, artifacts: Path, block: int | None) -> Stream:
         worker, _ = side.opened()
-        parts = worker.measure(
+        return worker.begin(
             stage=settings.model_dump(mode="json"),
             context={
                 "base": str(self._base),
-                "settings_digest": digest,
+                "settings_digest": self._settings_digest(settings),
                 "sample_seed": self.sample_seed,
+                "order_seed": self.order_seed if side is self.candidate else self.sample_seed,
                 "artifacts": str(artifacts),
                 "block": block,
             },
-            deadline_seconds=deadline_seconds,
             on_progress=lambda done, total, label: self._progress(done, total, f"{label}, {side.role}"),
         )
-        (measurement,) = parts
-        return measurement
+
+
+def _parts(stream: Stream, seconds_left: SecondsLeft) -> Iterator[Measurement]:
+    while (part := stream.advance(seconds_left())) is not None:
+        yield part
+
+
+def whole(measurement: Measurement) -> Measurement:
+    """The measurement of a stage that came to its end: whatever it did not yield is lost, not left to be asked."""
+    return replace(measurement, n_reached=measurement.n_expected)
 
 
 def with_scalar(measurement: Measurement, metric: Metric, value: float) -> Measurement:
@@ -244,4 +250,5 @@ def with_scalar(measurement: Measurement, metric: Metric, value: float) -> Measu
 def items_scored(measurement: Measurement) -> int:
     """Number of items with a value; corpus-level and one-off numbers are not items."""
     whole = {m.observed for m in measurement.metrics if m.estimand in (Estimand.SCALAR, Estimand.CORPUS)}
-    return len({o.item_id for o in measurement.observations if o.metric not in whole})
+    ids = (o.item_id for o in measurement.observations if o.metric not in whole)
+    return len({item_id.partition("/look=")[0] for item_id in ids})  # the same documents at every look

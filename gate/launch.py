@@ -80,6 +80,38 @@ def start(
     return worker
 
 
+class Stream:
+    """A measurement under way in a worker: yields the parts of one measurement, each when asked."""
+
+    def __init__(self, *, call: Callable[..., Any], number: int, doing: str, on_progress: Progress) -> None:
+        self._call = call
+        self._number = number
+        self._doing = doing
+        self._on_progress = on_progress
+
+    def advance(self, deadline_seconds: float | None) -> Measurement | None:
+        """The next part, None after the last one.
+
+        Raises:
+            BudgetExceeded: `deadline_seconds` were not enough for it.
+            CouldNotMeasure, DataError, UsageError, Refused: what the stage raised.
+            WorkerError: anything else that can happen to a process.
+        """
+        slices: list[Measurement] = []
+        more = self._call(
+            {"op": "advance", "stream": self._number, "deadline_seconds": deadline_seconds},
+            self._doing,
+            deadline_seconds,
+            self._on_progress,
+            lambda data: slices.append(wire.decoded(data)),
+        )
+        return merge(slices) if more else None
+
+    def end(self) -> None:
+        """Tell the worker that no further part is wanted.  Raises WorkerError."""
+        self._call({"op": "end", "stream": self._number}, self._doing)
+
+
 class Worker:
     """Handle on one measuring child.  After an error it is of further use only while `alive`."""
 
@@ -88,6 +120,7 @@ class Worker:
         self._role = role
         self._open_request = open_request
         self._silence_seconds = silence_seconds
+        self._streams = 0
 
     @property
     def alive(self) -> bool:
@@ -129,44 +162,28 @@ class Worker:
         """Load the model.  Raises CheckpointError, WorkerError."""
         return BackendInfo(**self._call(self._open_request, "while loading the model"))
 
-    def measure(
-        self,
-        *,
-        stage: Mapping[str, Any],
-        context: Mapping[str, Any],
-        deadline_seconds: float | None,
-        on_progress: Progress,
-    ) -> list[Measurement]:
-        """Measure one stage: one merged measurement per source, in the order of their first parts.
+    def begin(self, *, stage: Mapping[str, Any], context: Mapping[str, Any], on_progress: Progress) -> Stream:
+        """Start measuring one stage; it goes on only while its stream is asked to, so several can take turns.
 
         Args:
             stage: its settings, `model_dump(mode="json")`.
             context: the fields of `stages.Context` but `role` and `progress`.
 
         Raises:
-            BudgetExceeded: `deadline_seconds` were not enough; it carries what was measured by then.
-            CouldNotMeasure, UsageError, Refused: what the stage raised.
-            WorkerError: anything else that can happen to a process.
+            WorkerError: the worker is gone.
         """
+        self._streams += 1
         paths = {name: str(context[name]) for name in ("base", "artifacts")}
         request = {
-            "op": "measure",
+            "op": "begin",
+            "stream": self._streams,
             "module": STAGES[stage["kind"]],
             "stage": dict(stage),
             "context": {**context, **paths, "role": self._role},
-            "deadline_seconds": deadline_seconds,
         }
-        parts: dict[str, list[Measurement]] = {}
-
-        def on_part(data: Mapping[str, Any]) -> None:
-            part = wire.decoded(data)
-            parts.setdefault(part.source, []).append(part)
-
-        try:
-            self._call(request, f"in stage {stage['name']}", deadline_seconds, on_progress, on_part)
-        except BudgetExceeded as problem:
-            raise BudgetExceeded(str(problem), reached=tuple(merge(p) for p in parts.values())) from problem
-        return [merge(p) for p in parts.values()]
+        doing = f"in stage {stage['name']}"
+        self._call(request, doing)
+        return Stream(call=self._call, number=self._streams, doing=doing, on_progress=on_progress)
 
     def memory(self) -> Mapping[str, int]:
         """Peak memory of the child so far, in bytes."""

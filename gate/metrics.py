@@ -30,6 +30,7 @@ PERPLEXITY = _table(
 
 DOMAIN = _table(
     ("accuracy", "correct", "rate", HIGHER, Estimand.ITEM_MEAN),
+    ("pass_at_k", "pass_at_k", "rate", HIGHER, Estimand.ITEM_MEAN),
     ("macro_f1", "macro_f1", "rate", HIGHER, Estimand.CORPUS),
     ("rouge_l", "rouge_l", "rate", HIGHER, Estimand.ITEM_MEAN),
     ("bleu", "bleu", "rate", HIGHER, Estimand.CORPUS),

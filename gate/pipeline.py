@@ -12,7 +12,9 @@ from typing import Protocol
 
 from gate import __version__, checkpoint, intake, policy, units
 from gate.backends import Checkpoint
-from gate.decide import combine, judge
+from gate.decide import combine
+from gate.decide.terms import Terms, gate_wide
+from gate.decide.unjudged import could_not_measure
 from gate.errors import (
     CheckpointError,
     CouldNotMeasure,
@@ -21,6 +23,7 @@ from gate.errors import (
     UsageError,
 )
 from gate.evidence import Collector, Side, StartWorker
+from gate.order import order_seed, sample_seed
 from gate.policy_file import LoadedPolicy
 from gate.records import (
     ARTIFACT_VERSION,
@@ -30,6 +33,7 @@ from gate.records import (
     Measurement,
     Role,
     RunRecord,
+    Severity,
     StageResult,
     Status,
     Verdict,
@@ -183,7 +187,7 @@ class _Run:
                     collector.check(settings)
             except CouldNotMeasure as problem:
                 findings = [
-                    judge.could_not_measure(r, reason_of(problem)) for r in self.loaded.rules if r.stage == stage.name
+                    could_not_measure(r, reason_of(problem)) for r in self.loaded.rules if r.stage == stage.name
                 ]
                 self._add(unmeasured(stage, Status.ERROR, findings, skipped_because=None))
                 collector.drop_workers()
@@ -219,7 +223,8 @@ class _Run:
             collector,
             stage,
             [r for r in self.loaded.rules if r.stage == stage.name],
-            confidence=self.loaded.policy.confidence,
+            terms=self._terms(),
+            stop_early=self.loaded.policy.stop_early,
             keep_going=self.request.keep_going,
             monotonic=self.services.monotonic,
             run_seconds_left=self._seconds_left,
@@ -227,6 +232,14 @@ class _Run:
         self.measurements[stage.name] = list(ended.measurements)
         self.flips += ended.flips[: MAX_FLIPS - len(self.flips)]
         self._add(ended.result)
+
+    def _terms(self) -> Terms:
+        """One error budget over all planned blocking rules; the order of the items is this candidate's."""
+        baseline, candidate = self.refs[Role.BASELINE], self.refs[Role.CANDIDATE]
+        seed = sample_seed(self.loaded.policy.seed, baseline.effective_digest)
+        blocking = sum(r.severity is Severity.BLOCKING for r in self.loaded.rules)
+        order = order_seed(seed, candidate.effective_digest)
+        return gate_wide(self.loaded.policy.confidence, blocking, order)
 
     def _seconds_left(self) -> float | None:
         """What is left of the run's time budget, None without one."""
@@ -294,6 +307,7 @@ class _Run:
             environment=self.services.environment,
             stages=self._in_order(),
             flips=tuple(self.flips),
+            quality=None,
             verdict=verdict,
             exit_code=int(exit_code),
             seconds=self.services.monotonic() - self.begun,

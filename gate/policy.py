@@ -6,9 +6,10 @@ Pure: models and derived values only.  Files and lines live in `policy_file`, co
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
 
 from gate import units
 from gate.policy_values import (
@@ -26,7 +27,7 @@ from gate.policy_values import (
     Text,
     Version,
 )
-from gate.records import Bound, BoundKind, MaxLost, Rule, Scope, Severity
+from gate.records import Bound, BoundKind, MaxLost, Role, Rule, Scope, Severity
 
 TextMetric = Literal["macro_f1", "rouge_l", "bleu", "chrf", "invalid_json_rate"]
 TEXT_METRICS: tuple[str, ...] = get_args(TextMetric)
@@ -67,6 +68,9 @@ class RuleSettings(Strict):
         None, description="default: blocking; advisory for the judge's metrics"
     )
     scope: Annotated[Scope, Field(strict=False)] = Scope.BENCHMARK
+    max_items: Positive | None = Field(
+        None, description="items after which one last look is taken: half of the error is kept for it"
+    )
     max_lost: Lost = Field(0, description="items that may be lost: a count or a percentage")
 
     @model_validator(mode="after")
@@ -114,6 +118,9 @@ class Corpus(Strict):
     max_tokens: Positive | None = Field(
         None, description="spread over the documents: the first max_tokens/documents tokens of each"
     )
+    looks: Annotated[list[Positive], Field(min_length=1, max_length=8)] | None = Field(
+        None, description="planned sizes in tokens, spread like max_tokens: scoring stops at the first that decides"
+    )
     documents: Positive | None = Field(None, description="use this many documents, drawn by the seed")
     cluster: Literal["document", "block"] = "document"
     block_tokens: Positive = 512
@@ -122,6 +129,18 @@ class Corpus(Strict):
     def _stride_fits(self) -> Corpus:
         if self.stride > self.window:
             raise ValueError(f"stride {self.stride} is larger than window {self.window}: tokens would go unscored")
+        return self
+
+    @model_validator(mode="after")
+    def _looks_grow(self) -> Corpus:
+        if self.looks is None:
+            return self
+        if any(later <= earlier for earlier, later in pairwise(self.looks)):
+            raise ValueError(f"looks {self.looks} do not grow, expected each larger than the one before")
+        if self.max_tokens is not None:
+            raise ValueError("found looks and max_tokens, expected one of them: the last look is the most tokens")
+        if self.cluster == "block":
+            raise ValueError("looks do not go with cluster: block: the unit of a look is the start of a document")
         return self
 
 
@@ -134,7 +153,60 @@ class PerplexityStage(StageSettings):
     rules: Annotated[list[RuleSettings], Field(min_length=1)]
 
 
-class Task(Strict):
+class Epochs(Strict):
+    """How often each role answers every item; written as one count for both or one each."""
+
+    baseline: Positive
+    candidate: Positive
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_count_for_both(cls, value: Any) -> Any:
+        if isinstance(value, Epochs):
+            return value
+        counts = value if isinstance(value, dict) else {"baseline": value, "candidate": value}
+        if counts.keys() != {"baseline", "candidate"} or any(type(n) is not int or n < 1 for n in counts.values()):
+            raise ValueError(f"found {value!r}, expected a count from 1, or {{baseline: count, candidate: count}}")
+        return counts
+
+    def of(self, role: Role) -> int:
+        return self.baseline if role is Role.BASELINE else self.candidate
+
+    @property
+    def fewest(self) -> int:
+        return min(self.baseline, self.candidate)
+
+
+_COUNT = {"type": "integer", "minimum": 1}
+_EPOCHS_SCHEMA = {
+    "anyOf": [
+        _COUNT,
+        {
+            "type": "object",
+            "properties": {"baseline": _COUNT, "candidate": _COUNT},
+            "required": ["baseline", "candidate"],
+            "additionalProperties": False,
+        },
+    ]
+}
+
+
+class Decoding(Strict):
+    """How answers are written, and how often."""
+
+    temperature: Annotated[float, Field(ge=0)] = Field(
+        0.0, description="above 0: sample the answers; 0: greedy, or as an lm-eval task itself defines"
+    )
+    epochs: Annotated[Epochs, WithJsonSchema(_EPOCHS_SCHEMA)] = Field(
+        Epochs(baseline=1, candidate=1),
+        description="answers to every item, each with a seed of its own; an item's score is their mean",
+    )
+    pass_at: Positive | None = Field(
+        None, description="also measure pass_at_k, the chance that one of this many answers is right"
+    )
+
+
+class Task(Decoding):
     """One lm-eval task or group."""
 
     task: Text
@@ -164,7 +236,7 @@ class Judge(Strict):
     api_key_env: str | None = Field(None, description="name of the environment variable that holds the key")
 
 
-class DomainStage(StageSettings):
+class DomainStage(StageSettings, Decoding):
     """The team's own held-out set: JSON Lines of {id, input, expected, category, choices?}."""
 
     kind: Literal["domain"]
@@ -234,6 +306,9 @@ class Policy(Strict):
     on_inconclusive: Literal["fail", "warn"] = "fail"
     share_examples: Literal["none", "ids", "full"] = "none"
     budget: Duration | None = None
+    stop_early: bool = Field(
+        True, description="stop measuring a task once its blocking rules are settled; false: measure all of it"
+    )
     checkpoints: dict[Name, CheckpointSettings] = Field(default_factory=dict)
     stages: Annotated[list[Annotated[Stage, Field(discriminator="kind")]], Field(min_length=1)]
 
@@ -306,7 +381,7 @@ def planned_rules(policy: Policy, lines: dict[Location, int]) -> tuple[Rule, ...
                 batch=settings.batch,
                 severity=settings.effective_severity(),
                 scope=settings.scope,
-                max_items=None,  # item caps come with sequential decisions
+                max_items=settings.max_items,
                 max_lost=settings.lost(),
                 line=lines.get(location),
             )

@@ -6,11 +6,12 @@ Pure.  Reports every problem with its place in the document; never stops at the 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from gate import metrics, units
 from gate.policy import (
     JUDGE_METRICS,
+    Decoding,
     DomainStage,
     LmEvalStage,
     Location,
@@ -65,6 +66,9 @@ def stage_problems(stage: Stage) -> Iterator[Problem]:
                     yield ("rules", r, "corpus"), found
         case LmEvalStage():
             yield from _twice((("tasks", i, "task"), t.task) for i, t in enumerate(stage.tasks))
+            for t, task in enumerate(stage.tasks):
+                for at, message in _decoding_problems(task, task.rules):
+                    yield ("tasks", t, *at), message
         case DomainStage():
             yield from _domain_problems(stage)
         case ProfileStage():
@@ -182,6 +186,12 @@ def _domain_problems(stage: DomainStage) -> Iterator[Problem]:
         yield ("json_fields",), f"json_fields is for match: json, found match: {stage.match}"
     if stage.judge is not None and stage.match == "choice":
         yield ("judge",), "match: choice compares log-likelihoods and writes no answer that a judge could read"
+    if stage.match == "choice":
+        for key in Decoding.model_fields:
+            if getattr(stage, key) != Decoding.model_fields[key].default:
+                yield (key,), f"match: choice compares log-likelihoods and writes no answer: remove {key}"
+    else:
+        yield from _decoding_problems(stage, stage.rules)
     named = {r.metric for r in stage.rules}
     for name in stage.text_metrics:
         if name not in named and stage.match not in _MATCHES[name]:
@@ -194,6 +204,17 @@ def _domain_problems(stage: DomainStage) -> Iterator[Problem]:
             )
         elif stage.match not in _MATCHES.get(rule.metric, (stage.match,)):
             yield ("rules", r, "metric"), _unfit(rule.metric, stage.match)
+
+
+def _decoding_problems(decoding: Decoding, rules: Sequence[RuleSettings]) -> Iterator[Problem]:
+    if decoding.temperature == 0 and decoding.epochs != Decoding().epochs:
+        yield ("epochs",), "greedy decoding writes the same answer each time: set temperature above 0, or remove epochs"
+    if decoding.pass_at is not None and decoding.pass_at > decoding.epochs.fewest:
+        fewest = decoding.epochs.fewest
+        yield ("pass_at",), f"found {decoding.pass_at}, expected at most the epochs of both roles, which is {fewest}"
+    for r, rule in enumerate(rules):
+        if rule.metric == "pass_at_k" and decoding.pass_at is None:
+            yield ("rules", r, "metric"), "pass_at_k needs `pass_at`, the number of answers of which one must be right"
 
 
 def _unfit(metric: str, match: str) -> str:

@@ -1,26 +1,31 @@
 """One stage of a run: both roles' evidence of each source, judged as it comes, and the stage's result.
 
-Decides when a stage stops; what is measured and how it is judged live below.
+Decides whose turn it is and when a stage stops; what is measured and how it is judged live below.  Tasks take turns by
+planned tokens, never by the clock, so the evidence does not depend on how fast anything runs.
 """
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 
 from gate import metrics, policy, units
-from gate.decide import combine, flips, judge, prefix
+from gate.decide import combine, flips
+from gate.decide import source as of_source
+from gate.decide.judge import judge
+from gate.decide.source import Tracker
+from gate.decide.terms import Terms
+from gate.decide.unjudged import could_not_measure, skipped
 from gate.errors import BudgetExceeded, CouldNotMeasure, DataError, WorkerError
-from gate.evidence import Collector, items_scored, with_scalar
+from gate.evidence import Collector, Evidence, SecondsLeft, Stream, items_scored, whole, with_scalar
 from gate.records import (
     Estimand,
     Finding,
     Flip,
     Measurement,
-    Role,
     Rule,
     Severity,
     StageResult,
@@ -76,7 +81,8 @@ def run_stage(
     stage: policy.Stage,
     rules: Sequence[Rule],
     *,
-    confidence: float,
+    terms: Terms,
+    stop_early: bool,
     keep_going: bool,
     monotonic: Callable[[], float],
     run_seconds_left: Callable[[], float | None],
@@ -87,11 +93,6 @@ def run_stage(
         UsageError: the baseline store cannot be written.
     """
     begun = monotonic()
-    findings: list[Finding] = []
-    measurements: list[Measurement] = []
-    notes: list[str] = []
-    turned: list[Flip] = []
-    from_store: list[bool] = []
 
     def seconds_left() -> float | None:
         """What is left of the tighter of the stage's and the run's time budget."""
@@ -100,37 +101,21 @@ def run_stage(
             left.append(units.duration_seconds(stage.budget) - (monotonic() - begun))
         return min((s for s in left if s is not None), default=None)
 
-    for source, settings in policy.split(stage):
-        mine = [r for r in rules if r.source == source]
-        if not keep_going and any(map(_stops, findings)):
-            findings += [judge.skipped(r, "not measured: an earlier rule of this stage stopped it") for r in mine]
-            continue
-        try:
-            if isinstance(settings, policy.ProfileStage):
-                from_store.append(False)  # timing is always measured side by side, never reused
-                baseline, candidate = _profile(collector, settings, seconds_left())
-            else:
-                evidence = collector.of_baseline(source, settings, seconds_left())
-                from_store.append(evidence.from_store)
-                baseline = evidence.measurement
-                try:
-                    candidate = collector.of_candidate(settings, evidence.artifacts, seconds_left())
-                except BudgetExceeded as late:
-                    reached = late.reached[0] if late.reached else None
-                    findings += [prefix.out_of_time(r, baseline, reached, confidence, str(late)) for r in mine]
-                    notes.append(f"{source}: {late}")
-                    continue
-        except (CouldNotMeasure, DataError) as problem:  # what was measured before is kept
-            findings += [judge.could_not_measure(r, reason_of(problem)) for r in mine]
-            notes.append(f"{source}: {problem}")
-            if isinstance(problem, WorkerError):
-                collector.drop_workers()
-            continue
-        measurements += [baseline, candidate]
-        notes += [*baseline.notes, *candidate.notes]
-        findings += [judge.judge(r, baseline, candidate, confidence) for r in mine]
-        turned += _flips(stage.name, baseline, candidate, mine)
-    measured = [m for m in measurements if m.role is Role.CANDIDATE]
+    sources = [
+        _Source(name, settings, [r for r in rules if r.source == name], terms) for name, settings in policy.split(stage)
+    ]
+    # tasks of one stage share the model and take turns; corpora grow one after the other
+    rounds = [sources] if isinstance(stage, policy.LmEvalStage) else [[s] for s in sources]
+    for turn in rounds:
+        if isinstance(stage, policy.ProfileStage):
+            _profile(collector, turn[0], seconds_left)
+        elif keep_going or not any(s.stops for s in sources):
+            _take_turns(collector, turn, seconds_left, stop_early=stop_early, keep_going=keep_going)
+    for source in sources:
+        source.judge()
+    findings = [f for s in sources for f in s.findings]
+    measured = [s.candidate for s in sources if s.candidate is not None]
+    from_store = [s.from_store for s in sources if s.from_store is not None]
     result = StageResult(
         kind=stage.kind,
         name=stage.name,
@@ -141,26 +126,191 @@ def run_stage(
         items_available=sum(m.n_expected for m in measured),
         baseline_from=("store" if all(from_store) else "measured") if from_store else "none",
         skipped_because=None,
-        notes=tuple(dict.fromkeys(notes)),
+        notes=tuple(dict.fromkeys(n for s in sources for n in s.notes)),
     )
-    return StageRun(result=result, measurements=tuple(measurements), flips=tuple(turned))
+    measurements = tuple(m for s in sources for m in (s.baseline, s.candidate) if m is not None)
+    return StageRun(result=result, measurements=measurements, flips=tuple(f for s in sources for f in s.flips(stage)))
 
 
-def _profile(
-    collector: Collector, settings: policy.ProfileStage, deadline_seconds: float | None
-) -> tuple[Measurement, Measurement]:
-    order = tuple(chain.from_iterable(block_order(settings.blocks)))
-    with tempfile.TemporaryDirectory(prefix="quantgate-") as scratch:
-        blocks = collector.blocks(settings, order, Path(scratch), deadline_seconds)
+class _Source:
+    """One source of the stage on its way: its evidence, how far it is, and what it finds."""
+
+    def __init__(self, name: str, settings: policy.Stage, rules: Sequence[Rule], terms: Terms) -> None:
+        self.name, self.settings, self.rules, self._terms = name, settings, rules, terms
+        self.baseline: Measurement | None = None
+        self.candidate: Measurement | None = None
+        self.from_store: bool | None = None
+        self.findings: list[Finding] = []
+        self.planned_tokens = 0
+        self.is_active = False
+        self._evidence: Evidence | None = None
+        self._tracker: Tracker | None = None
+        self._stream: Stream | None = None
+        self._problem: CouldNotMeasure | DataError | None = None
+
+    def take_baseline(self, collector: Collector, seconds_left: SecondsLeft) -> None:
+        """Raises as `Collector.of_baseline`."""
+        self._evidence = collector.of_baseline(self.name, self.settings, seconds_left)
+        self.baseline, self.from_store = self._evidence.measurement, self._evidence.from_store
+        self.start_over()
+
+    def start_over(self) -> None:
+        """From the first item, with a worker that holds nothing yet; the order of the items is the same."""
+        if self._evidence is not None:
+            self._tracker = Tracker(self.rules, self._evidence.measurement, self._terms)
+            self._stream, self.planned_tokens, self.is_active = None, 0, True
+
+    def advance(self, collector: Collector, seconds_left: SecondsLeft) -> None:
+        """Measure and take in the next part.  Raises as `Stream.advance`."""
+        assert self._evidence is not None
+        assert self._tracker is not None
+        if self._stream is None:
+            self._stream = collector.of_candidate(self.settings, self._evidence.artifacts)
+        part = self._stream.advance(seconds_left())
+        if part is None:
+            self.is_active = False
+            self.candidate = None if self._tracker.measurement is None else whole(self._tracker.measurement)
+            return
+        self._tracker.feed(part)
+        self.planned_tokens += part.planned_tokens
+
+    @property
+    def is_settled(self) -> bool:
+        return self._tracker is not None and self._tracker.settled
+
+    @property
+    def is_failing(self) -> bool:
+        """Whether a blocking rule is known to be red, without waiting for the others."""
+        return self._tracker is not None and self._tracker.failing
+
+    def leave(self, problem: CouldNotMeasure | DataError | None) -> None:
+        """Measure no further, and say why; what was reached is kept."""
+        if self._stream is not None and self.is_active and problem is None:
+            self._stream.end()
+        self.is_active, self._problem = False, problem
+        if self.candidate is None and self._tracker is not None:
+            self.candidate = self._tracker.measurement
+
+    @property
+    def stops(self) -> bool:
+        """Whether what it finds ends the stage."""
+        self.judge()
+        return any(map(_stops, self.findings))
+
+    def judge(self) -> None:
+        """Find what there is to find, once nothing more is measured."""
+        if self.findings or self.is_active:
+            return
+        late = isinstance(self._problem, BudgetExceeded)
+        if self._problem is not None and not (late and self.candidate is not None):
+            self.findings = [could_not_measure(r, reason_of(self._problem)) for r in self.rules]
+        elif self.candidate is None and self.baseline is None and self.from_store is None:
+            return
+        elif self.candidate is None:
+            self.findings = [skipped(r, _SKIPPED) for r in self.rules]
+        else:
+            self.findings = of_source.findings(self.rules, self.baseline, self.candidate, self._terms)
+            if late:
+                self.findings = [_late(f, self._problem) for f in self.findings]
+
+    def skip_unless_judged(self) -> None:
+        """What was never measured since an earlier rule stopped the stage."""
+        if not self.findings:
+            self.findings = [skipped(r, _SKIPPED) for r in self.rules]
+
+    def measured(self, baseline: Measurement, candidate: Measurement) -> None:
+        """Both at once: timing, which is always side by side and never from the store."""
+        self.baseline, self.candidate, self.from_store = baseline, candidate, False
+        self.findings = [judge(r, baseline, candidate, self._terms) for r in self.rules]
+
+    @property
+    def notes(self) -> list[str]:
+        said = [n for m in (self.baseline, self.candidate) if m is not None for n in m.notes]
+        return said if self._problem is None else [*said, f"{self.name}: {self._problem}"]
+
+    def flips(self, stage: policy.Stage) -> list[Flip]:
+        if self.baseline is None or self.candidate is None:
+            return []
+        judged = dict.fromkeys(r.metric for r in self.rules)
+        chosen = [m for m in self.candidate.metrics if m.name in judged and m.estimand is Estimand.ITEM_MEAN]
+        return [f for metric in chosen for f in flips.flips(stage.name, self.baseline, self.candidate, metric)]
+
+
+_SKIPPED = "not measured: an earlier rule of this stage stopped it"
+
+
+def _take_turns(
+    collector: Collector, sources: Sequence[_Source], seconds_left: SecondsLeft, *, stop_early: bool, keep_going: bool
+) -> None:
+    """The baseline of every source, then the candidate block by block, always where the fewest tokens were planned."""
+    for source in sources:
+        try:
+            source.take_baseline(collector, seconds_left)
+        except (CouldNotMeasure, DataError) as problem:
+            _ended(collector, source, problem, sources)
+        if not keep_going and source.stops:
+            return _leave_all(sources)
+    while active := [s for s in sources if s.is_active]:
+        source = min(active, key=lambda s: s.planned_tokens)
+        try:
+            source.advance(collector, seconds_left)
+        except BudgetExceeded as late:
+            for other in active:
+                other.leave(late)
+            return None
+        except (CouldNotMeasure, DataError) as problem:  # what was measured before is kept
+            _ended(collector, source, problem, sources)
+        if source.is_settled and stop_early:
+            source.leave(None)
+        red = source.is_failing or source.stops
+        if red and not keep_going:
+            return _leave_all(sources)
+    return None
+
+
+def _ended(
+    collector: Collector, source: _Source, problem: CouldNotMeasure | DataError, sources: Sequence[_Source]
+) -> None:
+    """A source that broke; where its worker went with it, the others start over with the next one."""
+    source.leave(problem)
+    if isinstance(problem, WorkerError):
+        collector.drop_workers()
+        for other in sources:
+            if other.is_active:
+                other.start_over()
+
+
+def _leave_all(sources: Sequence[_Source]) -> None:
+    for source in sources:
+        if source.is_active:
+            source.leave(None)
+    for source in sources:
+        source.judge()
+        source.skip_unless_judged()
+
+
+def _late(finding: Finding, problem: CouldNotMeasure | DataError | None) -> Finding:
+    """Time ran out: said where the rule was not settled before."""
+    if finding.status in (Status.PASS, Status.REGRESSION):
+        return finding
+    return replace(finding, reason=f"{problem}: {finding.reason}")
+
+
+def _profile(collector: Collector, source: _Source, seconds_left: SecondsLeft) -> None:
+    assert isinstance(source.settings, policy.ProfileStage)
+    order = tuple(chain.from_iterable(block_order(source.settings.blocks)))
+    try:
+        with tempfile.TemporaryDirectory(prefix="quantgate-") as scratch:
+            blocks = collector.blocks(source.settings, order, Path(scratch), seconds_left)
+    except (CouldNotMeasure, DataError) as problem:
+        _ended(collector, source, problem, [source])
+        return
     disk = metrics.PROFILE["disk_bytes"]
-    baseline = with_scalar(merge(blocks[Role.BASELINE]), disk, collector.baseline.ref.weight_bytes)
-    return baseline, with_scalar(merge(blocks[Role.CANDIDATE]), disk, collector.candidate.ref.weight_bytes)
-
-
-def _flips(stage: str, baseline: Measurement, candidate: Measurement, rules: Sequence[Rule]) -> list[Flip]:
-    judged = dict.fromkeys(r.metric for r in rules)
-    chosen = [m for m in candidate.metrics if m.name in judged and m.estimand is Estimand.ITEM_MEAN]
-    return [flip for metric in chosen for flip in flips.flips(stage, baseline, candidate, metric)]
+    baseline, candidate = (
+        with_scalar(merge(blocks[side.role]), disk, side.ref.weight_bytes)
+        for side in (collector.baseline, collector.candidate)
+    )
+    source.measured(baseline, candidate)
 
 
 def _stops(finding: Finding) -> bool:

@@ -1,4 +1,4 @@
-"""The baseline store: measurements by content key, so that a baseline is measured once.
+"""The baseline store: measurements by content key, so that a baseline is measured once; and what is known of its noise.
 
 Never trusts an entry: one that does not match its checksums is moved aside and measured again.
 """
@@ -27,6 +27,11 @@ REQUIRED = frozenset(
     {"digest", "effective_digest", "stage", "source", "settings_digest", "sample_seed", "backend", "environment"}
 )
 """Without one of these, two different measurements could share a key."""
+
+CALIBRATION_REQUIRED = frozenset(
+    {"effective_digest", "stage", "source", "settings", "backend", "device", "environment"}
+)
+"""Noise is that of one model on one machine, asked one thing in one way."""
 
 META, DATA, ARTIFACTS = "meta.json", "measurement.parquet", "artifacts"
 _IGNORED_SETTINGS = frozenset({"name", "budget"})
@@ -138,6 +143,53 @@ class Store:
         keys = (path.name for path in self.root.glob("[0-9a-f][0-9a-f]/*") if path.is_dir())
         found = (self.get(key) for key in sorted(keys))
         return tuple(sorted((e for e in found if e is not None), key=lambda e: (e.created_at, e.key)))
+
+    def put_calibration(self, parts: Mapping[str, str], data: Mapping[str, Any]) -> None:
+        """Keep what an A/A run found; the latest one counts.
+
+        Args:
+            parts: everything that can change it, `CALIBRATION_REQUIRED` at least.
+            data: plain JSON data.
+
+        Raises:
+            ValueError: a part is missing.
+            ArtifactError: it cannot be written.
+        """
+        path = self._calibration(parts)
+        kept = {"version": ENTRY_VERSION, "parts": dict(parts), "data": dict(data)}
+        kept["checksum"] = _digest(kept)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomic(path, json.dumps(kept, indent=1, sort_keys=True).encode())
+        except OSError as problem:
+            raise ArtifactError(f"cannot write to the baseline store {self.root}: {problem}") from problem
+
+    def get_calibration(self, parts: Mapping[str, str]) -> Mapping[str, Any] | None:
+        """What was kept under the same parts, if it is there and intact; a broken one is noted and not used.
+
+        Raises:
+            ValueError: a part is missing.
+        """
+        path = self._calibration(parts)
+        try:
+            kept = json.loads(path.read_bytes())
+            checksum = kept.pop("checksum")
+            if checksum == _digest(kept) and kept["version"] == ENTRY_VERSION and kept["parts"] == dict(parts):
+                data: Mapping[str, Any] = kept["data"]
+                return data
+            why = "it does not match its checksum, its key or this version"
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as problem:
+            why = repr(problem)
+        self.problems.append(f"a stored calibration was not used ({path}: {why}): run gate calibrate again")
+        return None
+
+    def _calibration(self, parts: Mapping[str, str]) -> Path:
+        missing = sorted(name for name in CALIBRATION_REQUIRED if not parts.get(name))
+        if missing:
+            raise ValueError(f"a calibration's key needs {', '.join(missing)}: without it, noise would be mixed up")
+        return self.root / "calibration" / f"{_digest(dict(parts))}.json"
 
     def _folder(self, key: str) -> Path:
         return self.root / key[:2] / key

@@ -55,6 +55,10 @@ def encoded(measurement: Measurement) -> Iterator[dict[str, Any]]:
             "role": measurement.role,
             "settings_digest": measurement.settings_digest,
             "n_expected": measurement.n_expected,
+            "n_available": measurement.n_available,
+            "n_reached": measurement.n_reached if i == 0 else 0,
+            "planned_tokens": measurement.planned_tokens if i == 0 else 0,
+            "chance": measurement.chance,
             "metrics": [astuple(m) for m in measurement.metrics],
             "observations": [
                 [o.metric for o in some],
@@ -79,6 +83,10 @@ def decoded(data: Mapping[str, Any]) -> Measurement:
         role=Role(data["role"]),
         settings_digest=data["settings_digest"],
         n_expected=data["n_expected"],
+        n_available=data["n_available"],
+        n_reached=data["n_reached"],
+        planned_tokens=data["planned_tokens"],
+        chance=data["chance"],
         metrics=tuple(
             Metric(name=n, observed=o, unit=u, direction=Direction(d), estimand=Estimand(e))
             for n, o, u, d, e in data["metrics"]

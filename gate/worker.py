@@ -16,8 +16,8 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Callable, Generator
+from dataclasses import asdict, dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
@@ -69,11 +69,12 @@ class Busy:
 
 
 class Server:
-    """Carries out one request at a time with the model it holds."""
+    """Carries out one request at a time with the model it holds; measurements under way wait for the next one."""
 
     def __init__(self, sender: Sender) -> None:
         self._sender = sender
         self._backend: Backend | None = None
+        self._streams: dict[int, Stream] = {}
 
     def answer(self, request: Frame) -> Any:
         """The result of one request, as plain data."""
@@ -85,8 +86,14 @@ class Server:
                 return _stage_module(request).fetch(_settings(request["stage"]), Path(request["base"]))
             case "open":
                 return self._open(request)
-            case "measure":
-                return self._measure(request)
+            case "begin":
+                self._streams[request["stream"]] = self._begun(request)
+                return None
+            case "advance":
+                return self._advance(self._streams[request["stream"]], request["deadline_seconds"])
+            case "end":
+                stream = self._streams.pop(request["stream"], None)
+                return None if stream is None else stream.parts.close()
             case "memory":
                 return dict(self._opened().memory_bytes())
             case unknown:
@@ -104,8 +111,8 @@ class Server:
             raise FrameError("a measurement was requested before the model was opened")
         return self._backend
 
-    def _measure(self, request: Frame) -> None:
-        progress = Progress(self._sender, request["deadline_seconds"])
+    def _begun(self, request: Frame) -> Stream:
+        progress = Progress(self._sender)
         fields = dict(request["context"])
         context = Context(
             role=Role(fields.pop("role")),
@@ -114,26 +121,46 @@ class Server:
             progress=progress,
             **fields,
         )
-        parts = 0
-        for part in _stage_module(request).measure(self._opened(), _settings(request["stage"]), context):
-            if not isinstance(part, Measurement):
-                raise TypeError(f"the stage yielded {type(part).__name__}, expected Measurement")
-            for data in wire.encoded(part):
-                self._sender.send({"op": "part", "measurement": data})
-            parts += 1
-            progress.check_deadline()
-        if parts == 0:
-            raise CouldNotMeasure("the stage yielded no measurement: there was nothing to measure")
+        parts = _stage_module(request).measure(self._opened(), _settings(request["stage"]), context)
+        return Stream(parts=parts, progress=progress)
+
+    def _advance(self, stream: Stream, deadline_seconds: float | None) -> bool:
+        """Measure and send the next part; False when there is none."""
+        stream.progress.allow(deadline_seconds)
+        part = next(stream.parts, None)
+        if part is None:
+            if not stream.any_part:
+                raise CouldNotMeasure("the stage yielded no measurement: there was nothing to measure")
+            return False
+        if not isinstance(part, Measurement):
+            raise TypeError(f"the stage yielded {type(part).__name__}, expected Measurement")
+        for data in wire.encoded(part):
+            self._sender.send({"op": "part", "measurement": data})
+        stream.any_part = True
+        return True
+
+
+@dataclass(slots=True)
+class Stream:
+    """A measurement under way: the stage's generator, which works only while it is asked for its next part."""
+
+    parts: Generator[Measurement]
+    progress: Progress
+    any_part: bool = False
 
 
 class Progress:
     """What a stage calls with (done, total, label): reports it now and then, and ends an overrun measurement."""
 
-    def __init__(self, sender: Sender, deadline_seconds: float | None) -> None:
+    def __init__(self, sender: Sender) -> None:
         self._sender = sender
+        self._reported = -PROGRESS_SECONDS
+        self.allow(None)
+
+    def allow(self, deadline_seconds: float | None) -> None:
+        """Give it so much time from now on; None: without end."""
         self._begun = time.monotonic()
         self._deadline_seconds = deadline_seconds
-        self._reported = -PROGRESS_SECONDS
 
     def __call__(self, done: int, total: int, label: str) -> None:
         now = time.monotonic()

@@ -7,6 +7,7 @@ from typing import Any
 
 from gate import metrics
 from gate.decide.judge import judge
+from gate.decide.terms import Terms
 from gate.records import (
     Bound,
     Direction,
@@ -29,6 +30,8 @@ from gate.records import (
 BASELINE, CANDIDATE = Role.BASELINE, Role.CANDIDATE
 ACCURACY = metrics.DOMAIN["accuracy"]
 CONFIDENCE = 0.95
+TERMS = Terms(confidence=CONFIDENCE, fail_confidence=CONFIDENCE, order_seed=None)
+"""Of finished results, with nothing corrected."""
 
 
 def bound(text: str) -> Bound:
@@ -50,7 +53,7 @@ def rule(text: str, metric: str = "accuracy", **changes: Any) -> Rule:
         "by": None,
         "batch": None,
         "severity": Severity.BLOCKING,
-        "scope": Scope.BENCHMARK,
+        "scope": Scope.POPULATION,
         "max_items": None,
         "max_lost": MaxLost(count=0, share=None),
         "line": None,
@@ -92,6 +95,10 @@ def measurement(
         "role": role,
         "settings_digest": "d" * 64,
         "n_expected": n_expected,
+        "n_available": n_expected,
+        "n_reached": n_expected,
+        "planned_tokens": 10 * n_expected,
+        "chance": None,
         "metrics": (metric, *also),
         "observations": tuple(observations),
         "failures": tuple(failures),
@@ -153,6 +160,7 @@ def finding(of: Rule, status: Status, *, estimate: float = 0.02, half: float = 0
         low=estimate - half,
         high=estimate + half,
         confidence=CONFIDENCE,
+        fail_confidence=CONFIDENCE,
         method="tango",
         scope=Scope.POPULATION,
         valid="fixed_n",
@@ -164,6 +172,7 @@ def finding(of: Rule, status: Status, *, estimate: float = 0.02, half: float = 0
         candidate=0.9 - estimate if decided else None,
         estimate=estimate if decided else None,
         interval=interval if decided else None,
+        p_value=None,
         counts={},
         n_paired=100 if decided else 0,
         n_lost=0,
@@ -190,4 +199,4 @@ def stage(name: str, status: Status, findings: Sequence[Finding] = (), because: 
 
 
 def judged(of: Rule, pair: tuple[Measurement | None, Measurement | None]) -> Finding:
-    return judge(of, *pair, CONFIDENCE)
+    return judge(of, *pair, TERMS)

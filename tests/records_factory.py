@@ -76,7 +76,15 @@ def rule(
 
 
 def interval(low: float, high: float, method: str = "tango") -> Interval:
-    return Interval(low=low, high=high, confidence=0.95, method=method, scope=Scope.POPULATION, valid="fixed_n")
+    return Interval(
+        low=low,
+        high=high,
+        confidence=0.95,
+        fail_confidence=0.95,
+        method=method,
+        scope=Scope.POPULATION,
+        valid="fixed_n",
+    )
 
 
 def finding(
@@ -103,6 +111,7 @@ def finding(
         candidate=candidate if numbers else None,
         estimate=numbers[0] if numbers else None,
         interval=interval(numbers[1], numbers[2], method) if numbers else None,
+        p_value=None,
         counts=counts or {},
         n_paired=n_paired if numbers else 0,
         n_lost=n_lost,
@@ -251,6 +260,7 @@ def record(
         environment=ENVIRONMENT,
         stages=tuple(stages),
         flips=tuple(flips),
+        quality=None,
         verdict=Verdict(status=status, deciding=tuple(deciding), sentence=sentence),
         exit_code=exit_code,
         seconds=sum(s.seconds for s in stages) + 1.5,

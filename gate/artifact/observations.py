@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-VERSION = 1
+VERSION = 2
 _METADATA = b"quantgate"
 
 # One row holds what one item has in common.  An item of which two observations disagree on group or cluster takes
@@ -56,8 +56,10 @@ def read_observations(path: Path) -> list[Measurement]:
     try:
         table = parquet.read_table(path, partitioning=None)
         heads = json.loads((table.schema.metadata or {})[_METADATA])
-        if heads["version"] != VERSION:
+        if heads["version"] not in (1, VERSION):
             raise ArtifactError(f"{path} has version {heads['version']!r}, expected {VERSION}: upgrade the gate")
+        if heads["version"] == 1:  # every item was asked, and nothing was said of costs and chance
+            heads["measurements"] = [_of_version_1(head) for head in heads["measurements"]]
         rows: list[list[dict[str, Any]]] = [[] for _ in heads["measurements"]]
         for row in table.to_pylist():
             rows[row["measurement"]].append(row)
@@ -87,10 +89,19 @@ def _head(measurement: Measurement) -> dict[str, Any]:
         "role": measurement.role.value,
         "settings_digest": measurement.settings_digest,
         "n_expected": measurement.n_expected,
+        "n_available": measurement.n_available,
+        "n_reached": measurement.n_reached,
+        "planned_tokens": measurement.planned_tokens,
+        "chance": measurement.chance,
         "metrics": [[m.name, m.observed, m.unit, m.direction.value, m.estimand.value] for m in measurement.metrics],
         "seconds": measurement.seconds,
         "notes": list(measurement.notes),
     }
+
+
+def _of_version_1(head: dict[str, Any]) -> dict[str, Any]:
+    whole = head["n_expected"]
+    return {**head, "n_available": whole, "n_reached": whole, "planned_tokens": 0, "chance": None}
 
 
 def _rows(index: int, measurement: Measurement) -> list[dict[str, Any]]:
@@ -163,6 +174,10 @@ def _measurement(head: dict[str, Any], rows: list[dict[str, Any]]) -> Measuremen
         role=Role(head["role"]),
         settings_digest=head["settings_digest"],
         n_expected=head["n_expected"],
+        n_available=head["n_available"],
+        n_reached=head["n_reached"],
+        planned_tokens=head["planned_tokens"],
+        chance=head["chance"],
         metrics=tuple(
             Metric(name=name, observed=observed, unit=unit, direction=Direction(direction), estimand=Estimand(estimand))
             for name, observed, unit, direction, estimand in head["metrics"]

@@ -21,7 +21,23 @@ if TYPE_CHECKING:
 MAX_CHARACTERS = 64 * 2**20
 MAX_FLIPS = 200
 
-MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+
+
+def _from_1(document: dict[str, Any]) -> dict[str, Any]:
+    """Version 2: both sides of an interval have a confidence of their own, findings a p-value, runs a quality score."""
+
+    def interval(found: Any) -> Any:
+        return None if found is None else {**found, "fail_confidence": found["confidence"]}
+
+    def finding(found: dict[str, Any]) -> dict[str, Any]:
+        members = [{**m, "interval": interval(m["interval"])} for m in found["members"]]
+        return {**found, "interval": interval(found["interval"]), "members": members, "p_value": None}
+
+    stages = [{**s, "findings": [finding(f) for f in s["findings"]]} for s in document["stages"]]
+    return {**document, "stages": stages, "quality": None}
+
+
+MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _from_1}
 """Version n → a function that turns its document into one of version n + 1."""
 
 
@@ -100,7 +116,10 @@ def _migrated(document: dict[str, Any]) -> dict[str, Any]:
     for step in range(version, ARTIFACT_VERSION):
         if step not in MIGRATIONS:
             raise ArtifactError(f"run.json has version {version}, which no gate has written")
-        document = {**MIGRATIONS[step](document), "artifact_version": step + 1}
+        try:
+            document = {**MIGRATIONS[step](document), "artifact_version": step + 1}
+        except (KeyError, TypeError) as problem:
+            raise ArtifactError(f"run.json is not a run record of version {version}: missing {problem}") from problem
     return document
 
 

@@ -30,12 +30,22 @@ class Checkpoint:
         load: load-time settings such as `{"method": "bitsandbytes-nf4"}`, or empty.
         dtype: `auto`, `float32`, `bfloat16` or `float16`.
         tokenizer: folder of the tokenizer if it is not the checkpoint's own.
+        batch_size: sequences run through the model at once in everything but timing, or fewer where memory is short;
+            None: what the backend thinks best.  No score should depend on it; how far one does is what
+            `gate calibrate` finds out.
     """
 
     path: str
     load: Mapping[str, Any]
     dtype: str
     tokenizer: str | None
+    batch_size: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.batch_size is not None and self.batch_size < 1:
+            raise ValueError(
+                f"found batch_size {self.batch_size!r}, expected at least 1, or None for the backend's own"
+            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

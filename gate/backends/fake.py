@@ -30,25 +30,26 @@ def open_backend(checkpoint: Checkpoint, device: str) -> FakeBackend:
     settings = load_settings(folder)
     faults = Faults(settings.faults)
     faults.strike("open", 1)
-    return FakeBackend(settings, load_answers(folder, settings), faults, checkpoint.dtype, device)
+    return FakeBackend(settings, load_answers(folder, settings), faults, checkpoint, device)
 
 
 class FakeBackend:
     """`gate.backends.Backend` over a byte vocabulary."""
 
     def __init__(
-        self, settings: FakeSettings, answers: Mapping[str, str], faults: Faults, dtype: str, device: str
+        self, settings: FakeSettings, answers: Mapping[str, str], faults: Faults, checkpoint: Checkpoint, device: str
     ) -> None:
         self._settings = settings
         self._answers = answers
         self._faults = faults
+        self._batch_size = checkpoint.batch_size
         self._device = device
         self._distribution = Distribution(settings)
         self._timed = 0
         self.info = BackendInfo(
             name="fake",
             device=device,
-            dtype="float32" if dtype == "auto" else dtype,
+            dtype="float32" if checkpoint.dtype == "auto" else checkpoint.dtype,
             n_parameters=settings.n_parameters,
             context_length=settings.context_length,
             vocabulary_size=VOCABULARY,
@@ -98,6 +99,7 @@ class FakeBackend:
     def generate(
         self, prompts: Sequence[str], *, max_new_tokens: int, stop: Sequence[str], temperature: float, seed: int
     ) -> list[Generation]:
+        """Greedy answers are always the same; sampled ones are drawn anew for every seed, with the same error rate."""
         salt = str(seed) if temperature > 0 else ""
         return [self._generation(p, max_new_tokens, stop, salt) for p in prompts]
 
@@ -172,7 +174,10 @@ class FakeBackend:
         return max(found)[2] if found else None
 
     def _mistaken(self, key: str, salt: str) -> bool:
-        return hashed_unit(self._settings.seed, key, salt) < self._settings.error_rate
+        s = self._settings
+        wrong = hashed_unit(s.seed, key, salt) < s.error_rate
+        jittered = self._batch_size is not None and hashed_unit("batch", self._batch_size, key) < s.jitter
+        return wrong != jittered
 
     def _work(self, op: str, items: int) -> None:
         s = self._settings

@@ -5,6 +5,7 @@ Imported only when asked for: lm_eval is slow to import.
 
 from __future__ import annotations
 
+import random
 from typing import TYPE_CHECKING, Any
 
 from lm_eval.api.model import LM
@@ -19,7 +20,10 @@ DEFAULT_NEW_TOKENS = 256
 
 
 class FakeLM(LM):  # type: ignore[misc]  # lm_eval is untyped
-    """Answers lm-eval's requests from the fake backend."""
+    """Answers lm-eval's requests from the fake backend.
+
+    Like the models of lm-eval it samples from the process's own generator, which `random.seed` makes repeatable.
+    """
 
     def __init__(self, backend: FakeBackend) -> None:
         super().__init__()
@@ -46,11 +50,13 @@ class FakeLM(LM):  # type: ignore[misc]  # lm_eval is untyped
 
     def _generated(self, prompt: str, settings: dict[str, Any]) -> str:
         until = settings.get("until") or []
+        # lm-eval samples at a temperature above 0 unless `do_sample` says otherwise
+        temperature = 0.0 if settings.get("do_sample") is False else float(settings.get("temperature") or 0.0)
         (generation,) = self._backend.generate(
             [prompt],
             max_new_tokens=int(settings.get("max_gen_toks", DEFAULT_NEW_TOKENS)),
             stop=[until] if isinstance(until, str) else list(until),
-            temperature=float(settings.get("temperature", 0.0)) if settings.get("do_sample") else 0.0,
-            seed=0,
+            temperature=temperature,
+            seed=random.getrandbits(32) if temperature > 0 else 0,
         )
         return generation.text

@@ -44,6 +44,9 @@ class FakeSettings(Strict):
     )
     error_rate: Rate = Field(0.0, description="share of the known questions that it answers wrongly")
     mistake: str = Field("unknown", description="what it answers then")
+    jitter: Rate = Field(
+        0.0, description="share of the known questions on which a batch size other than its own flips right and wrong"
+    )
     nll_nats: Annotated[float, Field(gt=0)] = Field(2.0, description="mean NLL a token, before `nll_shift`")
     nll_spread: Rate = Field(0.5, description="relative half-range of the NLL over contexts, the same for every seed")
     nll_shift: float = 0.0

@@ -57,17 +57,24 @@ def open_backend(checkpoint: Checkpoint, device: str) -> HFBackend:
     model, tokenizer = load(checkpoint, device)
     if model.device.type == "cuda":
         torch.cuda.synchronize(model.device)
-    return HFBackend(model, tokenizer, device, time.perf_counter() - begun)
+    return HFBackend(model, tokenizer, device, time.perf_counter() - begun, batch_size=checkpoint.batch_size)
 
 
 class HFBackend:
     """`gate.backends.Backend` over one transformers model."""
 
     def __init__(
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, device: str, load_seconds: float
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        device: str,
+        load_seconds: float,
+        *,
+        batch_size: int | None,
     ) -> None:
         self._model = model
         self._tokenizer = tokenizer
+        self._batch_size = batch_size
         self._harness: LM | None = None
         self.info = BackendInfo(
             name="hf",
@@ -80,8 +87,8 @@ class HFBackend:
             has_logits=True,
             packages=_versions(),
         )
-        self._scorer = Scorer(model)
-        self._generator = Generator(model, tokenizer, self.info.context_length)
+        self._scorer = Scorer(model, batch_size=batch_size)
+        self._generator = Generator(model, tokenizer, self.info.context_length, batch_size=batch_size)
 
     def encode(self, text: str) -> list[int]:
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False)
@@ -124,7 +131,9 @@ class HFBackend:
         if self._harness is None:
             from gate.backends.hf_harness import QuietHFLM  # lm_eval takes seconds to import
 
-            self._harness = QuietHFLM(self._model, self._tokenizer, self.info.context_length)
+            self._harness = QuietHFLM(
+                self._model, self._tokenizer, self.info.context_length, batch_size=self._batch_size
+            )
         return self._harness
 
     def timed_batch(self, *, batch_size: int, prompt_tokens: int, new_tokens: int, seed: int) -> Timing:

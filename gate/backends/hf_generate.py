@@ -27,11 +27,18 @@ _LOOK_BACK_TOKENS = 8
 
 
 class Generator:
-    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, context_length: int) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        context_length: int,
+        *,
+        batch_size: int | None,
+    ) -> None:
         self._model = model
         self._tokenizer = tokenizer
         self._context_length = context_length
-        self._batches = Batches(BATCH_SIZE)
+        self._batches = Batches(batch_size or BATCH_SIZE)
         own = model.generation_config.eos_token_id
         ends = [own] if isinstance(own, int) else list(own or [])
         if tokenizer.eos_token_id is not None:

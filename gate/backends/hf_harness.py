@@ -25,8 +25,8 @@ class QuietHFLM(HFLM):  # type: ignore[misc]  # lm_eval is untyped
 
     batch_size_per_gpu: int
 
-    def __init__(self, model: Any, tokenizer: Any, context_length: int) -> None:
-        self._sizes = Batches(BATCH_SIZE.get(model.device.type, 8))
+    def __init__(self, model: Any, tokenizer: Any, context_length: int, *, batch_size: int | None) -> None:
+        self._sizes = Batches(batch_size or BATCH_SIZE.get(model.device.type, 8))
         super().__init__(pretrained=model, tokenizer=tokenizer, max_length=context_length, batch_size=self._sizes.size)
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = True) -> list[tuple[float, bool]]:

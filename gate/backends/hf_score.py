@@ -35,10 +35,12 @@ def logits_of_last(model: PreTrainedModel, positions: int) -> dict[str, int]:
 
 
 class Scorer:
-    def __init__(self, model: PreTrainedModel) -> None:
+    def __init__(self, model: PreTrainedModel, *, batch_size: int | None) -> None:
+        """With a `batch_size`, so many windows at once; else as many as `TOKENS_PER_BATCH` holds."""
         self._model = model
         self._device = model.device
-        self._batches = Batches(_MAX_WINDOWS)
+        self._batches = Batches(min(batch_size or _MAX_WINDOWS, _MAX_WINDOWS))
+        self._tokens_per_batch = None if batch_size else TOKENS_PER_BATCH.get(self._device.type, 2048)
 
     def score(
         self, windows: Sequence[Window], *, top_k: int, at_ids: Sequence[NDArray[np.int32]] | None
@@ -50,8 +52,7 @@ class Scorer:
             scored: dict[int, WindowScores] = {}
             at = 0
             while at < len(order):
-                longest = len(windows[order[at]].tokens)
-                fitting = max(1, TOKENS_PER_BATCH.get(self._device.type, 2048) // longest)
+                fitting = self._fitting(len(windows[order[at]].tokens))
                 batch = order[at : at + min(fitting, self._batches.size)]
                 ids = None if at_ids is None else [at_ids[i] for i in batch]
                 forward = partial(self._forward, [windows[i] for i in batch], top_k, ids)
@@ -60,6 +61,10 @@ class Scorer:
                     scored.update(zip(batch, results, strict=True))
                     at += len(batch)
             yield from (scored[i] for i in group)
+
+    def _fitting(self, longest: int) -> int:
+        """How many windows of `longest` tokens go together while memory lasts."""
+        return _MAX_WINDOWS if self._tokens_per_batch is None else max(1, self._tokens_per_batch // longest)
 
     @torch.inference_mode()
     def _forward(

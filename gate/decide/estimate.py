@@ -103,7 +103,7 @@ def margin(value: float, limits: Span, bound: Bound) -> float:
     return (harm(bound.kind, value) - harm(bound.kind, bound.value)) / half
 
 
-def p_value(estimate: Estimate, bound: Bound, at_most: float) -> float:
+def p_value(limits: Callable[[float], Span], bound: Bound, at_most: float) -> float:
     """Smallest α at which the interval with one-sided confidence 1 − α lies beyond the bound; 1 above `at_most`.
 
     The intervals shrink as α grows, so a bisection on log α finds it, to 2 % and from above; one in a million is
@@ -112,7 +112,7 @@ def p_value(estimate: Estimate, bound: Bound, at_most: float) -> float:
     low, high = 1e-6, at_most
 
     def beyond(alpha: float) -> bool:
-        return decide(estimate.limits(1 - alpha), bound) is Status.REGRESSION
+        return decide(limits(1 - alpha), bound) is Status.REGRESSION
 
     if not beyond(high):
         return 1.0
@@ -152,6 +152,22 @@ def check_can_fail(rule: Rule, baseline: float | None) -> None:
         raise CouldNotMeasure(
             f"no candidate could fail this rule: {kind}: {rule.bound.text} allows every score from 0 to 1; "
             "use a tighter bound"
+        )
+
+
+def check_above_chance(rule: Rule, baseline: float, chance: float) -> None:
+    """Guessing must not pass: near chance a rule can never see a regression.
+
+    Raises:
+        CouldNotMeasure: a candidate that picks its answers at random would keep the bound.
+    """
+    kind, value = rule.bound.kind, rule.bound.value
+    kept = {BoundKind.MAX_DROP: baseline - value, BoundKind.MIN_RETAINED: baseline * value}.get(kind)
+    if kept is not None and kept <= chance:
+        raise CouldNotMeasure(
+            f"a candidate that guesses would pass this rule: the baseline scores {100 * baseline:.3g}%, guessing "
+            f"{100 * chance:.3g}%, and the bound is {kind} {rule.bound.text}; near chance no regression can be seen: "
+            "fix the template or the task, or use one that the baseline can do"
         )
 
 

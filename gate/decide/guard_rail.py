@@ -10,43 +10,54 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from gate.decide.estimate import NOUN, Estimate, decide, margin, p_value
+from gate.decide.estimate import NOUN, decide, margin
 from gate.decide.pairing import Item, Pair, Pairs, check_lost
+from gate.decide.terms import Terms
 from gate.errors import CouldNotMeasure
 from gate.records import Interval, MaxLost, Member, Rule, Status
-from gate.stats.multiplicity import benjamini_hochberg, holm
+from gate.stats.multiplicity import benjamini_hochberg, holm, holm_adjusted, simes
 
 HOLM_UP_TO = 20
 FALSE_DISCOVERY_RATE = 0.10
 _NAMED = 5
-_ANY_NUMBER = MaxLost(count=10**12, share=None)
+ANY_NUMBER = MaxLost(count=10**12, share=None)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Judged:
+    """One group's numbers on the scale of the bound, and the p-value of "it keeps the bound"."""
+
+    baseline: float | None
+    candidate: float
+    value: float
+    interval: Interval
+    p_value: float
+    counts: Mapping[str, float]
+    n_paired: int
+    detectable: float | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Family:
     """The members, worst first, the worst one's evidence, and what is said of them all.
 
-    ERROR says that lost items left nothing to judge in a group.
+    ERROR says that lost items left nothing to judge in a group.  `p_value` is that of "every group keeps the bound".
     """
 
     status: Status
     members: tuple[Member, ...]
-    worst: Estimate
+    worst: Judged
+    p_value: float
     reason: str
 
 
-def family(
-    rule: Rule,
-    pairs: Pairs,
-    estimate_of: Callable[[Rule, Pairs, float], Estimate],
-    interval_of: Callable[[Estimate], Interval],
-    confidence: float,
-) -> Family:
+def family(rule: Rule, pairs: Pairs, judged_of: Callable[[str], Judged], terms: Terms) -> Family:
     """Judge every group by itself and all of them together.
 
-    REGRESSION if a member is beyond the bound after Holm (Benjamini–Hochberg at 10 % above 20 members), PASS
-    if the interval of every member keeps the bound, ERROR if lost items are why a group cannot be judged, else
-    INCONCLUSIVE: no evidence, and which groups say nothing (too few items, a baseline that could not fail).
+    REGRESSION if a member is beyond the bound after Holm (Benjamini–Hochberg at 10 % above 20 members) and the family
+    as a whole is at the gate-wide level, PASS if the interval of every member keeps the bound, ERROR if lost items are
+    why a group cannot be judged, else INCONCLUSIVE: no evidence, and which groups say nothing (too few items, a
+    baseline that could not fail).
 
     Raises:
         CouldNotMeasure: no item carries a group, too many were lost, or no group can be judged.
@@ -59,26 +70,27 @@ def family(
         raise CouldNotMeasure(
             f"{pairs.metric.name}: no item carries a {rule.by}, so there is nothing to look at by {rule.by}"
         )
-    # A group may lose what the whole may lose; the extremes are taken inside each group.
-    lenient = replace(rule, max_lost=_ANY_NUMBER)
-    judged: dict[str, Estimate] = {}
+    judged: dict[str, Judged] = {}
     unjudged: dict[str, str] = {}
     for group in groups:
         try:
-            judged[group] = estimate_of(lenient, _only(pairs, group), confidence)
+            judged[group] = judged_of(group)
         except CouldNotMeasure as problem:
             unjudged[group] = str(problem)
     if not judged:
         raise CouldNotMeasure(f"no {rule.by} can be judged; {next(iter(unjudged.values()))}")
-    p_values = [p_value(e, rule.bound, at_most=max(1 - confidence, FALSE_DISCOVERY_RATE)) for e in judged.values()]
+    p_values = [e.p_value for e in judged.values()]
     if len(judged) <= HOLM_UP_TO:
-        red, correction = holm(p_values, 1 - confidence), "Holm's correction"
+        red, correction = holm(p_values, 1 - terms.fail_confidence), "Holm's correction"
+        p_value = min(holm_adjusted(p_values))
     else:
         red, correction = benjamini_hochberg(p_values, FALSE_DISCOVERY_RATE), "Benjamini and Hochberg's correction"
+        p_value = simes(p_values)
+        if p_value > 1 - terms.fail_confidence:
+            red = (False,) * len(p_values)
     members = []
     for (group, e), is_red in zip(judged.items(), red, strict=True):
-        interval = interval_of(e)
-        alone = Status.INCONCLUSIVE if e.undecidable else decide((interval.low, interval.high), rule.bound)
+        alone = decide((e.interval.low, e.interval.high), rule.bound)
         status = Status.REGRESSION if is_red else Status.PASS if alone is Status.PASS else Status.INCONCLUSIVE
         members.append(
             Member(
@@ -86,7 +98,7 @@ def family(
                 baseline=e.baseline,
                 candidate=e.candidate,
                 estimate=e.value,
-                interval=interval,
+                interval=e.interval,
                 n_paired=e.n_paired,
                 status=status,
             )
@@ -100,11 +112,12 @@ def family(
         status=status,
         members=everyone,
         worst=judged[members[0].group],
+        p_value=p_value,
         reason=_reason(rule, status, members, unjudged, lost, correction),
     )
 
 
-def _only(pairs: Pairs, group: str) -> Pairs:
+def only(pairs: Pairs, group: str) -> Pairs:
     """The group's items.  Items that neither role measured may belong to any group, so each group gets them."""
     paired: tuple[Pair, ...] = tuple(p for p in pairs.paired if p.group == group)
     one_sided: tuple[Item, ...] = tuple(i for i in pairs.one_sided if i.group == group)
@@ -125,7 +138,7 @@ def _unjudged(group: str, pairs: Pairs) -> Member:
     )
 
 
-def _worst_first(member: Member, e: Estimate, rule: Rule) -> tuple[bool, float, str]:
+def _worst_first(member: Member, e: Judged, rule: Rule) -> tuple[bool, float, str]:
     limits = (e.value, e.value) if member.interval is None else (member.interval.low, member.interval.high)
     return member.status is not Status.REGRESSION, -margin(e.value, limits, rule.bound), member.group
 

@@ -85,7 +85,7 @@ def estimate(rule: Rule, pairs: Pairs, confidence: float) -> Estimate:
     def limits(level: float) -> Span:
         return hull((value, value), *(span_of(s, level) for s in samples))
 
-    resolved = None if scale is None else _detectable(flips, n, confidence) / scale
+    resolved = None if scale is None else detectable(flips, n, confidence) / scale
     if resolved is not None and clustered:
         low, high = limits(confidence)
         resolved = max(resolved, resolution_factor(confidence) / z(confidence) * (high - low) / 2)
@@ -271,7 +271,7 @@ def _counts(kind: BoundKind, sample: Sample, pairs: Pairs, flips: float) -> dict
     return counts
 
 
-def _detectable(flips: float, n: int, confidence: float) -> float:
+def detectable(flips: float, n: int, confidence: float) -> float:
     """(z_conf + z_power)·√(f/n), but no less than what zero flips leave open, z²/(n + z²)."""
     q2 = z(confidence) ** 2
     return max(resolution_factor(confidence) * math.sqrt(flips / n), q2 / (n + q2))

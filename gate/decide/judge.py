@@ -5,94 +5,179 @@ Pure.  Never raises for bad evidence: what is missing, empty or does not fit is 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
-from gate.decide import documents, guard_rail, items, runs, scores
-from gate.decide.estimate import NOUN, Estimate, decide, harm, margin, n_needed, points_against
+from gate.decide import documents, fixed_n, group_sequence, guard_rail, items, looks, prefix, runs, scores, sequential
+from gate.decide.combine import REACHED
+from gate.decide.estimate import (
+    check_above_chance,
+    margin,
+    points_against,
+)
+from gate.decide.lineup import lineup
 from gate.decide.pairing import LostItems, Pairs, alone, pair
+from gate.decide.terms import Terms
+from gate.decide.unjudged import error, skipped
 from gate.errors import CouldNotMeasure
 from gate.metrics import BOUNDS
 from gate.records import (
     Estimand,
     Finding,
-    Interval,
     Measurement,
     Member,
     Metric,
     Role,
     Rule,
     Scope,
+    Severity,
     Status,
 )
 
 _WORST_FIRST = (Status.ERROR, Status.REGRESSION, Status.INCONCLUSIVE, Status.PASS)
 
 
-def judge(rule: Rule, baseline: Measurement | None, candidate: Measurement | None, confidence: float) -> Finding:
-    """What the measurements say of the rule, each side of the interval at one-sided `confidence`.
+def judge(rule: Rule, baseline: Measurement | None, candidate: Measurement | None, terms: Terms) -> Finding:
+    """What the measurements say of the rule.
 
-    `min` and `max` look at the candidate alone; every other bound needs both roles.
+    `min` and `max` look at the candidate alone; every other bound needs both roles.  An advisory rule blocks nothing,
+    so its REGRESSION is not corrected for the others.
     """
+    if rule.severity is Severity.ADVISORY:
+        terms = replace(terms, fail_confidence=terms.confidence)
     try:
-        found = _judge(rule, baseline, candidate, confidence)
+        found = _judge(rule, baseline, candidate, terms)
         if found.baseline is None and rule.bound.kind in items.ABSOLUTE and not found.members:
-            return replace(found, baseline=_for_comparison(rule, baseline, confidence))
+            return replace(found, baseline=_for_comparison(rule, baseline, terms))
         return found
     except LostItems as problem:
-        return _error(rule, str(problem), n_paired=problem.n_paired, n_lost=problem.n_lost)
+        return error(rule, str(problem), n_paired=problem.n_paired, n_lost=problem.n_lost)
     except CouldNotMeasure as problem:
-        return _error(rule, str(problem))
+        return error(rule, str(problem))
 
 
-def _for_comparison(rule: Rule, baseline: Measurement | None, confidence: float) -> float | None:
+def _for_comparison(rule: Rule, baseline: Measurement | None, terms: Terms) -> float | None:
     """The baseline's own value beside a candidate-only rule, where it was measured; it decides nothing."""
     if baseline is None:
         return None
     try:
-        return _judge(rule, None, replace(baseline, role=Role.CANDIDATE), confidence).candidate
+        return _judge(rule, None, replace(baseline, role=Role.CANDIDATE), terms).candidate
     except CouldNotMeasure:
         return None
 
 
-def could_not_measure(rule: Rule, reason: str) -> Finding:
-    """The ERROR finding of a rule whose evidence never came to be."""
-    return _error(rule, reason)
-
-
-def skipped(rule: Rule, reason: str) -> Finding:
-    """The SKIPPED finding of a rule that an earlier rule of its stage made pointless to measure."""
-    return _without_evidence(rule, Status.SKIPPED, reason, 0, 0)
-
-
-def _judge(rule: Rule, baseline: Measurement | None, candidate: Measurement | None, confidence: float) -> Finding:
+def _judge(rule: Rule, baseline: Measurement | None, candidate: Measurement | None, terms: Terms) -> Finding:
     if candidate is None:
         raise CouldNotMeasure(f"{rule.source}: the candidate was not measured")
     if rule.bound.kind not in items.ABSOLUTE and baseline is None:
         raise CouldNotMeasure(f"{rule.source}: the baseline was not measured")
-    metric = _metric(rule, candidate)
     for measurement in (baseline, candidate):
         if measurement is not None and (measurement.stage, measurement.source) != (rule.stage, rule.source):
             raise CouldNotMeasure(
                 f"found a measurement of {measurement.stage}/{measurement.source}, expected {rule.stage}/{rule.source}"
             )
+    plan = looks.planned(candidate if baseline is None else baseline)
+    if plan or looks.planned(candidate):
+        return _at_looks(rule, baseline, candidate, plan, terms)
+    metric = _metric(rule, candidate)
+    if baseline is not None and sequential.applies(rule, metric, baseline, terms):
+        _check_guessing(rule, baseline, metric)
+        return sequential.judge(rule, baseline, candidate, metric, terms)
+    if candidate.n_reached < candidate.n_expected:
+        return _of_those_reached(rule, baseline, candidate, metric, terms)
+    return _whole(rule, baseline, candidate, metric, terms)
+
+
+def _whole(rule: Rule, baseline: Measurement | None, candidate: Measurement, metric: Metric, terms: Terms) -> Finding:
+    """Judged once, on everything that was expected."""
     if rule.by is not None and metric.estimand is not Estimand.ITEM_MEAN:
         raise CouldNotMeasure(f"{metric.name} is no mean over items, so it cannot be judged by {rule.by}: remove `by`")
     if metric.estimand in (Estimand.TIMING, Estimand.SCALAR):
-        return _by_batch(rule, baseline, candidate, metric, confidence)
+        return _by_batch(rule, baseline, candidate, metric, terms)
     if metric.estimand is Estimand.CORPUS:
         beside = None if rule.bound.kind in items.ABSOLUTE else baseline
-        return _finding(rule, scores.estimate(rule, beside, candidate, metric, confidence), confidence)
+        return fixed_n.finding(rule, scores.estimate(rule, beside, candidate, metric, terms.confidence), terms)
     pairs = _pairs(rule, baseline, candidate, metric)
     match metric.estimand:
         case Estimand.PERPLEXITY | Estimand.TOKEN_MEAN:
-            return _finding(rule, documents.estimate(rule, pairs, confidence), confidence)
+            return fixed_n.finding(rule, documents.estimate(rule, pairs, terms.confidence), terms)
         case Estimand.MEAN_RATIO:
-            return _finding(rule, items.ratio_estimate(rule, pairs, confidence), confidence)
-        case _ if rule.by is None:
-            return _finding(rule, items.estimate(rule, pairs, confidence), confidence)
-        case _:
-            return _by_group(rule, pairs, confidence)
+            return fixed_n.finding(rule, items.ratio_estimate(rule, pairs, terms.confidence), terms)
+        case _ if rule.by is not None:
+            return _by_group(rule, baseline, candidate, metric, pairs, terms)
+    if baseline is not None:
+        _check_guessing(rule, baseline, metric)
+    found = fixed_n.finding(rule, items.estimate(rule, pairs, terms.confidence), terms)
+    finer = rule.scope is Scope.BENCHMARK and rule.bound.kind not in items.ABSOLUTE
+    if finer and found.n_paired < 2 and found.status is Status.PASS:
+        return replace(found, status=Status.INCONCLUSIVE, reason=f"one item shows nothing: {found.reason}")
+    return replace(found, reason=f"{found.reason}; {_FINER}") if finer else found
+
+
+_FINER = "the bound is finer than one item of this sample, so it is judged as for tasks like these (population scope)"
+
+
+def _check_guessing(rule: Rule, baseline: Measurement, metric: Metric) -> None:
+    values = [o.value for o in baseline.observations if o.metric == metric.observed]
+    if baseline.chance is not None and values and metric.name.partition(",")[0] in _GUESSED:
+        check_above_chance(rule, math.fsum(values) / len(values), baseline.chance)
+
+
+_GUESSED = frozenset({"acc", "acc_norm", "accuracy"})
+"""The metrics whose value for random answers is the measurement's `chance`."""
+
+
+def _of_those_reached(
+    rule: Rule, baseline: Measurement | None, candidate: Measurement, metric: Metric, terms: Terms
+) -> Finding:
+    """A rule that needs all items, when measuring was stopped before: told, and never decided by those reached."""
+    if metric.estimand is Estimand.CORPUS:
+        said = f"measured {candidate.n_reached} of {candidate.n_expected} items, and {metric.name} needs all of them"
+        return skipped(rule, said)
+    beside, reached = prefix.cut(baseline, candidate)
+    if rule.by is not None and terms.order_seed is not None:
+        return _whole(rule, beside, reached, metric, terms)  # valid at every look
+    return prefix.undecided(_whole(rule, beside, reached, metric, terms), candidate)
+
+
+def _at_looks(
+    rule: Rule, baseline: Measurement | None, candidate: Measurement, plan: tuple[int, ...], terms: Terms
+) -> Finding:
+    """Judged at each planned look in turn, at a K-th of the error each, until one decides."""
+    looks.check(looks.planned(candidate), plan)
+    sizes = looks.looks(candidate)
+    looks.check(sizes, plan)
+    if not sizes:
+        raise CouldNotMeasure(f"{rule.source}: not even the first planned look ({plan[0]:,} tokens) was completed")
+    k = len(plan)
+    each = replace(
+        terms,
+        confidence=looks.level(terms.confidence, k),
+        fail_confidence=looks.level(terms.fail_confidence, k),
+    )
+    p: float | None = None
+    for size in sizes:
+        metric = _metric(rule, candidate)
+        beside = None if baseline is None else looks.at(baseline, size)
+        found = _whole(rule, beside, looks.at(candidate, size), metric, each)
+        if found.p_value is not None:
+            p = min(1.0, k * found.p_value, 1.0 if p is None else p)
+        if found.status is not Status.INCONCLUSIVE:
+            break
+    number = sizes.index(size) + 1
+    counts = {**found.counts, "look": number, "looks": k}
+    if number < k and found.status is Status.INCONCLUSIVE:
+        counts[REACHED] = found.n_paired
+    interval = found.interval
+    return replace(
+        found,
+        interval=None if interval is None else replace(interval, valid="planned_looks"),
+        p_value=p,
+        counts=counts,
+        reason=f"at look {number} of {k} ({size:,} tokens): {found.reason}",
+    )
 
 
 def _metric(rule: Rule, candidate: Measurement) -> Metric:
@@ -123,58 +208,41 @@ def _pairs(rule: Rule, baseline: Measurement | None, candidate: Measurement, met
     return pair(baseline, candidate, metric)
 
 
-# -- one estimate -----------------------------------------------------------------------------------------
-
-
-def _finding(rule: Rule, e: Estimate, confidence: float) -> Finding:
-    interval = _interval(e, confidence)
-    limits = (interval.low, interval.high)
-    status = Status.INCONCLUSIVE if e.undecidable else decide(limits, rule.bound)
-    needed = n_needed(e, limits, rule.bound, confidence) if status is Status.INCONCLUSIVE else None
-    return Finding(
-        rule=rule,
-        status=status,
-        baseline=e.baseline,
-        candidate=e.candidate,
-        estimate=e.value,
-        interval=interval,
-        counts=e.counts,
-        n_paired=e.n_paired,
-        n_lost=e.n_lost,
-        n_needed=needed,
-        detectable=e.detectable,
-        members=(),
-        reason="; ".join((_reason(rule, status, e, confidence), *e.cautions)),
-    )
-
-
-def _interval(e: Estimate, confidence: float) -> Interval:
-    low, high = e.limits(confidence)
-    return Interval(low=low, high=high, confidence=confidence, method=e.method, scope=Scope.POPULATION, valid="fixed_n")
-
-
-def _reason(rule: Rule, status: Status, e: Estimate, confidence: float) -> str:
-    noun, bound = NOUN[rule.bound.kind], rule.bound.text
-    if e.undecidable:
-        return f"nothing can be concluded: {e.undecidable}"
-    if status is Status.PASS:
-        return f"the {noun} keeps the bound {bound} over its whole interval ({100 * confidence:g}% on each side)"
-    if status is Status.REGRESSION:
-        return f"the {noun} is beyond the bound {bound} over its whole interval ({100 * confidence:g}% on each side)"
-    text = f"the interval of the {noun} holds values on both sides of the bound {bound}"
-    if e.best is not None and harm(rule.bound.kind, rule.bound.value) <= harm(rule.bound.kind, e.best):
-        return f"{text}; no finite sample can show that a bound of {bound} is kept: give it some room"
-    return text
-
-
 # -- several groups ---------------------------------------------------------------------------------------
 
 
-def _by_group(rule: Rule, pairs: Pairs, confidence: float) -> Finding:
-    found = guard_rail.family(rule, pairs, items.estimate, lambda e: _interval(e, confidence), confidence)
+def _by_group(
+    rule: Rule,
+    baseline: Measurement | None,
+    candidate: Measurement,
+    metric: Metric,
+    pairs: Pairs,
+    terms: Terms,
+) -> Finding:
+    """Families of groups: by e-values where items came one after the other and could be stopped, else by p-values."""
+
+    def fixed(group: str) -> guard_rail.Judged:
+        lenient = replace(rule, max_lost=guard_rail.ANY_NUMBER)
+        e = items.estimate(lenient, guard_rail.only(pairs, group), terms.confidence)
+        return guard_rail.Judged(
+            baseline=e.baseline,
+            candidate=e.candidate,
+            value=e.value,
+            interval=fixed_n.interval_of(rule, e, terms),
+            p_value=fixed_n.p_of(rule, e),
+            counts=e.counts,
+            n_paired=e.n_paired,
+            detectable=e.detectable,
+        )
+
+    judged_of = fixed
+    if terms.order_seed is not None and baseline is not None:
+        line = lineup(baseline, candidate, metric, terms.order_seed)
+        judged_of = partial(group_sequence.judged, rule, line, terms)
+    found = guard_rail.family(rule, pairs, judged_of, terms)
     if found.status is Status.ERROR:
-        error = _error(rule, found.reason, n_paired=len(pairs.paired), n_lost=pairs.n_lost)
-        return replace(error, members=found.members)
+        failed = error(rule, found.reason, n_paired=len(pairs.paired), n_lost=pairs.n_lost)
+        return replace(failed, members=found.members)
     worst = found.worst
     return Finding(
         rule=rule,
@@ -182,7 +250,8 @@ def _by_group(rule: Rule, pairs: Pairs, confidence: float) -> Finding:
         baseline=worst.baseline,
         candidate=worst.candidate,
         estimate=worst.value,
-        interval=_interval(worst, confidence),
+        interval=worst.interval,
+        p_value=found.p_value,
         counts=worst.counts,
         n_paired=len(pairs.paired),
         n_lost=pairs.n_lost,
@@ -194,7 +263,7 @@ def _by_group(rule: Rule, pairs: Pairs, confidence: float) -> Finding:
 
 
 def _by_batch(
-    rule: Rule, baseline: Measurement | None, candidate: Measurement, metric: Metric, confidence: float
+    rule: Rule, baseline: Measurement | None, candidate: Measurement, metric: Metric, terms: Terms
 ) -> Finding:
     """The worst batch size decides; the others are its members."""
     estimate_of = runs.timing if metric.estimand is Estimand.TIMING else runs.scalar
@@ -204,13 +273,13 @@ def _by_batch(
     judged: list[_Batch] = []
     for group in runs.batches(rule, beside, candidate, metric):
         try:
-            e = estimate_of(rule, beside, candidate, metric, group, confidence)
-            judged.append(_Batch(group=group or "", finding=_finding(rule, e, confidence)))
+            e = estimate_of(rule, beside, candidate, metric, group, terms.confidence)
+            judged.append(_Batch(group=group or "", finding=fixed_n.finding(rule, e, terms)))
         except LostItems as problem:
-            found = _error(rule, str(problem), n_paired=problem.n_paired, n_lost=problem.n_lost)
+            found = error(rule, str(problem), n_paired=problem.n_paired, n_lost=problem.n_lost)
             judged.append(_Batch(group=group or "", finding=found))
         except CouldNotMeasure as problem:
-            judged.append(_Batch(group=group or "", finding=_error(rule, str(problem))))
+            judged.append(_Batch(group=group or "", finding=error(rule, str(problem))))
     return _worst(judged)
 
 
@@ -245,28 +314,3 @@ def _badness(batch: _Batch) -> tuple[int, float]:
     if f.estimate is None or f.interval is None:
         return _WORST_FIRST.index(f.status), 0.0
     return _WORST_FIRST.index(f.status), -margin(f.estimate, (f.interval.low, f.interval.high), f.rule.bound)
-
-
-# -- no evidence ------------------------------------------------------------------------------------------
-
-
-def _error(rule: Rule, reason: str, *, n_paired: int = 0, n_lost: int = 0) -> Finding:
-    return _without_evidence(rule, Status.ERROR, reason, n_paired, n_lost)
-
-
-def _without_evidence(rule: Rule, status: Status, reason: str, n_paired: int, n_lost: int) -> Finding:
-    return Finding(
-        rule=rule,
-        status=status,
-        baseline=None,
-        candidate=None,
-        estimate=None,
-        interval=None,
-        counts={},
-        n_paired=n_paired,
-        n_lost=n_lost,
-        n_needed=None,
-        detectable=None,
-        members=(),
-        reason=reason,
-    )

@@ -1,24 +1,32 @@
-"""What one rule can see before anything is run: how many items, the smallest harm, the odds of a good candidate.
+"""What one rule can see before anything is run; here the record, and the rules on timing, memory and size.
 
 Pure: no I/O, no model, no data.  Judges no checkpoint; a number that is not known stays None.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from gate.decide import power
-from gate.policy import Corpus, sample_size
 from gate.records import BoundKind, Estimand, Rule
-from gate.stats.document_ratio import ENOUGH_UNITS, MIN_UNITS
-from gate.stats.quantiles import small_sample, z
-from gate.task_catalog import CORPORA
 
-FLIP_RATES = {"choice": 0.06, "generate": 0.10}
-"""Share of items on which a usual 4-bit candidate changes right to wrong or back, where nothing was measured yet."""
-ASSUMED_BASELINE = 0.6
-"""Share of items the baseline gets right, where nothing was measured yet: turns `min_retained` into points."""
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Expected:
+    """Items that a sequential decision needs on average when the true harm is none, half the bound, twice the bound."""
+
+    lossless: int
+    half: int
+    twice: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Look:
+    """Probability that a lossless and a usual 4-bit candidate pass at a planned look, taken by itself."""
+
+    tokens: int
+    lossless: float
+    typical: float
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,11 +36,15 @@ class Outlook:
     Attributes:
         unit: what is counted: `items`, `documents`, `timing blocks` or `runs`.
         available: how many there are; `n`: how many the policy uses.
-        smallest: smallest harm told from none at 80 % power, as a rate (drop, share of the baseline, increase).
+        expected: how many of those n are needed.
+        smallest: smallest harm told from none at 80 % power where the verdict shall hold for tasks (texts) like
+            these, as a rate (drop in accuracy, increase).
         odds: probability that a candidate as good as the baseline passes.
         needed: how many it takes for that at 80 % power.
+        tokens: documents: about how many tokens go through the model for all of it.
+        looks: documents: the planned looks, when there are several.
         spread: timing: largest sd between block pairs (log scale) with which the rule is decidable.
-        says: what the rule can see, in one sentence.
+        says: what else the rule can see, in one sentence, or "".
         problem: why it can never pass, or None.
     """
 
@@ -40,160 +52,16 @@ class Outlook:
     available: int | None
     n: int | None
     says: str
+    expected: Expected | None = None
     flip_rate: float | None = None
     smallest: float | None = None
     odds: float | None = None
     needed: int | None = None
+    tokens: float | None = None
+    looks: tuple[Look, ...] = ()
     spread: float | None = None
     warnings: tuple[str, ...] = ()
     problem: str | None = None
-
-
-def over_items(
-    rule: Rule,
-    *,
-    task_kind: str,
-    available: int | None,
-    sample: int | str | None,
-    estimand: Estimand,
-    confidence: float,
-) -> Outlook:
-    """Benchmarks and domain sets.  `task_kind` is a key of `FLIP_RATES`."""
-    n = None if available is None else sample_size(sample, available)
-
-    def plain(says: str) -> Outlook:
-        return Outlook(unit="items", available=available, n=n, says=says)
-
-    if n == 0:
-        problem = f"found a sample of 0 of {available} items, expected at least 1"
-        return Outlook(unit="items", available=available, n=n, says="", problem=problem)
-    if rule.by is not None:
-        return plain(f"A guard rail over each {rule.by}: with fewer items than the whole it sees large drops only.")
-    if estimand is not Estimand.ITEM_MEAN:
-        return plain("Judged on the answers as a whole: what it can see is known after the run.")
-    if rule.bound.kind in (BoundKind.MAX_DROP, BoundKind.MIN_RETAINED):
-        return _paired(rule, FLIP_RATES[task_kind], available, n, confidence)
-    if rule.bound.kind in (BoundKind.MAX, BoundKind.MIN) and 0 <= rule.bound.value <= 1:
-        return _absolute(rule, available, n, confidence)
-    return plain("Compares the candidate's own value: what it can see is known after the run.")
-
-
-def _paired(rule: Rule, flip_rate: float, available: int | None, n: int | None, confidence: float) -> Outlook:
-    drop_rule = rule.bound.kind is BoundKind.MAX_DROP
-    baseline = 1.0 if drop_rule else ASSUMED_BASELINE
-    allowed = rule.bound.value if drop_rule else (1 - rule.bound.value) * baseline
-    needed = power.items_needed(drop=allowed, flip_rate=flip_rate, confidence=confidence) if allowed > 0 else None
-    if n is None:
-        says = f"Items not counted yet; it takes about {needed:,}." if needed else "Items not counted yet."
-        return Outlook(unit="items", available=available, n=n, says=says, needed=needed)
-    points = power.smallest_drop(n=n, flip_rate=flip_rate, confidence=confidence)
-    level = small_sample(confidence, n)
-    odds = power.lossless_pass(n=n, flip_rate=flip_rate, drop=allowed, confidence=level)
-    problem = _unreachable(rule, n, confidence)
-    warnings: tuple[str, ...] = ()
-    if problem is None and points > allowed:
-        if drop_rule:
-            looser = f"a bound of at least {math.ceil(points * 100)}pp"
-        else:
-            looser = f"a bound of at most {math.floor((1 - points / baseline) * 100)}%"
-        more = f"more items of the same kind (about {needed:,})"
-        if available is not None and needed is not None and n < available:
-            more = f"a larger sample ({needed:,} items are needed, {available:,} are there)"
-        warnings = (
-            f"{rule.source} ({n:,} items): at {flip_rate:.0%} flips the smallest drop it can rule out is "
-            f"{_points(points)}; with {_written(rule)} a lossless candidate would pass only {_odds(odds)}. "
-            f"Choose {looser}, or {more}.",
-        )
-    return Outlook(
-        unit="items",
-        available=available,
-        n=n,
-        flip_rate=flip_rate,
-        smallest=points / baseline,
-        odds=odds,
-        needed=needed,
-        says=f"Sees a drop of {_points(points)} or more; a lossless candidate passes {_odds(odds)}.",
-        warnings=warnings,
-        problem=problem,
-    )
-
-
-def _unreachable(rule: Rule, n: int, confidence: float) -> str | None:
-    """Why even a candidate that changes no answer could not pass, or None."""
-    reach = power.reach(n=n, level=small_sample(confidence, n))
-    drop_rule = rule.bound.kind is BoundKind.MAX_DROP
-    # for a share retained, the best case: a baseline that gets everything right
-    allowed = rule.bound.value if drop_rule else 1 - rule.bound.value
-    if reach <= allowed:
-        return None
-    fewest = power.items_to_pass(drop=allowed, confidence=confidence)
-    advice = f"use at least {fewest:,} items" if fewest else "no number of items is enough"
-    tightest = f"max_drop: {_points(reach)}" if drop_rule else f"min_retained: {1 - reach:.1%}"
-    return (
-        f"{_written(rule)} cannot pass with {n:,} items: even with not one answer changed, a drop of "
-        f"{_points(reach)} cannot be ruled out; {advice}, or a looser bound ({tightest} is the tightest)"
-    )
-
-
-def _absolute(rule: Rule, available: int | None, n: int | None, confidence: float) -> Outlook:
-    """An absolute rate by Wilson's interval: the score that passes, and whether even a perfect one would."""
-    limit, at_least = rule.bound.value, rule.bound.kind is BoundKind.MIN
-    room = 1 - limit if at_least else limit  # what a perfect score leaves: its interval must fit in there
-    needed = power.items_within(room=room, level=confidence)
-    problem, says = None, "Items not counted yet."
-    if needed is None:
-        problem = f"{_written(rule)}: no number of items proves it, expected a bound above 0 and below 1"
-    elif n is not None:
-        margin = z(confidence) * math.sqrt(limit * (1 - limit) / n)
-        low, high = max(limit - margin, 0.0), min(limit + margin, 1.0)
-        says = f"Passes up to a measured {low:.1%}, fails above {high:.1%}."
-        if at_least:
-            says = f"Passes from a measured {high:.1%} on, fails below {low:.1%}."
-        if power.reach(n=n, level=confidence) > room:
-            perfect = "even if every item is right" if at_least else "even if it never happens"
-            problem = f"{_written(rule)} cannot pass with {n:,} items, {perfect}: use at least {needed:,} items"
-    return Outlook(unit="items", available=available, n=n, says=says, needed=needed, problem=problem)
-
-
-def over_documents(rule: Rule, corpus: Corpus, counted: int | None, confidence: float) -> Outlook:
-    """Perplexity and divergence over the documents of a corpus; `counted` is None for data not there yet."""
-    documents, per_document = CORPORA.get(corpus.name, (None, None)) if corpus.path is None else (None, None)
-    available = documents if counted is None else counted
-    if available is None:
-        says = f"Documents not counted yet: {ENOUGH_UNITS} are enough, below {MIN_UNITS} nothing is decided."
-        return Outlook(unit="documents", available=None, n=None, says=says)
-    n = available if corpus.documents is None else min(corpus.documents, available)
-    if corpus.cluster == "block":
-        says = f"Judged over blocks of {corpus.block_tokens:,} tokens."
-        return Outlook(unit="documents", available=available, n=n, says=says)
-    if n < MIN_UNITS:
-        problem = f"found {n} documents in {corpus.name}, expected at least {MIN_UNITS}: use a longer corpus"
-        return Outlook(unit="documents", available=available, n=n, says="", problem=problem)
-    few = f"{corpus.name} has {n} documents: intervals are wide below {ENOUGH_UNITS}."
-    warnings: tuple[str, ...] = (few,) if n < ENOUGH_UNITS else ()
-    tokens = min(n * per_document if per_document else math.inf, corpus.max_tokens or math.inf)
-    if rule.bound.kind is not BoundKind.MAX_INCREASE or math.isinf(tokens):
-        return Outlook(
-            unit="documents", available=available, n=n, says=f"Judged over {n:,} documents.", warnings=warnings
-        )
-    smallest = power.smallest_increase(documents=n, tokens=tokens, confidence=confidence)
-    error = power.perplexity_error_nats(documents=n, tokens=tokens)
-    odds = power.normal_cdf(math.log1p(rule.bound.value) / error - power.student(confidence, n - 1))
-    over = f"{tokens:,.0f} tokens of {n:,} documents"
-    if smallest > rule.bound.value:
-        warnings += (
-            f"{corpus.name}: {over} cannot rule out less than {smallest:.1%}; with {_written(rule)} a lossless "
-            f"candidate would pass only {_odds(odds)}. Raise max_tokens or documents, or loosen the bound.",
-        )
-    return Outlook(
-        unit="documents",
-        available=available,
-        n=n,
-        smallest=smallest,
-        odds=odds,
-        says=f"Sees an increase of {smallest:.1%} or more over {over}; a lossless candidate passes {_odds(odds)}.",
-        warnings=warnings,
-    )
 
 
 def over_blocks(rule: Rule, *, estimand: Estimand, blocks: int, confidence: float) -> Outlook:
@@ -209,15 +77,18 @@ def over_blocks(rule: Rule, *, estimand: Estimand, blocks: int, confidence: floa
     return Outlook(unit="timing blocks", available=None, n=blocks, says=says, spread=spread)
 
 
-def _written(rule: Rule) -> str:
+def written(rule: Rule) -> str:
+    """The bound as the policy writes it: `max_drop: 3pp`."""
     return f"{rule.bound.kind}: {rule.bound.text}"
 
 
-def _points(share: float) -> str:
-    return f"{share * 100:.1f} pp"
+def points(share: float) -> str:
+    """A rate in percentage points, with two significant digits below one point."""
+    return f"{share * 100:.1f} pp" if share >= 0.00995 else f"{share * 100:.2g} pp"
 
 
-def _odds(probability: float) -> str:
+def chance_of(probability: float) -> str:
+    """A probability in whole percent, never rounded to certainty."""
     if probability > 0.995:
-        return "more than 99% of the time"
-    return "less than 1% of the time" if probability < 0.005 else f"{probability:.0%} of the time"
+        return "more than 99%"
+    return "less than 1%" if probability < 0.005 else f"{probability:.0%}"

@@ -6,6 +6,7 @@ Pure; normal quantiles and counting only.  Knows nothing of policies: numbers in
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 from gate.stats.quantiles import SMALL_SAMPLE, small_sample, z
 from gate.stats.tango import z_score
@@ -51,13 +52,50 @@ def lossless_pass(*, n: int, flip_rate: float, drop: float, confidence: float) -
     `confidence` is the level of the test itself (`stats.quantiles.small_sample` lowers α at small n).
     """
     critical = z(confidence)
+    return _enumerated(n, flip_rate, lambda flips: _most_lost(flips, n, drop, critical))
+
+
+def full_run_pass(*, n: int, flip_rate: float, allowed: int) -> float:
+    """Probability that a candidate as good as the baseline nets at most `allowed` items lost over all n.
+
+    That is how often it passes in benchmark scope: flips as for `lossless_pass`, compared as integers.
+    """
+    return _enumerated(n, flip_rate, lambda flips: min((allowed + flips) // 2, flips))
+
+
+def _enumerated(n: int, flip_rate: float, most_lost: Callable[[int], int]) -> float:
+    """P(lost ≤ `most_lost(flips)`), over the numbers of flips within six sd of their mean; −1 stands for never."""
     spread = 6 * math.sqrt(n * flip_rate * (1 - flip_rate)) + 6
     total = 0.0
     for flips in range(max(0, math.floor(n * flip_rate - spread)), min(n, math.ceil(n * flip_rate + spread)) + 1):
-        most_lost = _most_lost(flips, n, drop, critical)
-        if most_lost >= 0:
-            total += math.exp(_log_binomial(n, flips, flip_rate)) * _half_binomial_cdf(flips, most_lost)
+        most = most_lost(flips)
+        if most >= 0:
+            total += math.exp(_log_binomial(n, flips, flip_rate)) * _half_binomial_cdf(flips, most)
     return min(total, 1.0)
+
+
+SMALLEST_FLIP_RATE = 0.01
+LATE = 1.7
+"""The 90th percentile of the items needed, as a multiple of their mean [simulated: docs/statistics.md, planning]."""
+
+
+def expected_items(*, n: float, flip_rate: float, drop_rate: float, bound: float, alpha: float) -> float:
+    """About how many items the sequential rule needs, of n, when the true drop is `drop_rate` and `bound` is allowed.
+
+    n₀ = 2·f·ln(1/α)/(bound − drop)² items with replacement; 1.25·n₀/(1 + n₀/n) without, at most n.  n = ∞ stands for
+    population scope.  Flips are at least 1 % and at least the drop itself; at the bound it takes all n.
+    """
+    gap = abs(bound - drop_rate)
+    if gap == 0:
+        return n
+    flips = max(flip_rate, abs(drop_rate), SMALLEST_FLIP_RATE)
+    alone = 2 * flips * math.log(1 / alpha) / gap**2
+    return min(n, 1.25 * alone / (1 + alone / n))
+
+
+def items_to_keep(*, drop: float, flip_rate: float) -> int:
+    """Items from which on a lossless candidate stays within `drop` over the full run in 80 % of cases."""
+    return math.ceil(max(flip_rate * (z(POWER) / drop) ** 2, 1 / drop))
 
 
 def _most_lost(flips: int, n: int, drop: float, critical: float) -> int:

@@ -1,6 +1,7 @@
-"""A rule whose candidate ran out of time: judged on the items it reached, and never decided by them.
+"""A rule that needs all items, whose candidate was stopped before: what the items reached say, deciding nothing.
 
-Pure.  The items come in a seeded order, so those reached are a sample; the clock that ended it is no evidence.
+Pure.  The items come in a seeded order, so those reached are a sample; what ended it, a clock or another rule, is no
+evidence.
 """
 
 from __future__ import annotations
@@ -8,28 +9,39 @@ from __future__ import annotations
 from dataclasses import replace
 
 from gate.decide.combine import REACHED
-from gate.decide.judge import could_not_measure, judge
-from gate.records import Finding, Measurement, Rule, Status
+from gate.errors import CouldNotMeasure
+from gate.records import Finding, Measurement, Status
 
 
-def out_of_time(
-    rule: Rule, baseline: Measurement, reached: Measurement | None, confidence: float, reason: str
-) -> Finding:
-    """INCONCLUSIVE with what the items reached so far say, or ERROR when that is nothing."""
-    if reached is None:
-        return could_not_measure(rule, f"{reason}; nothing was measured by then")
+def cut(baseline: Measurement | None, reached: Measurement) -> tuple[Measurement | None, Measurement]:
+    """Both measurements as if only the items that the candidate reached had been expected.
+
+    Raises:
+        CouldNotMeasure: it reached none.
+    """
     ids = {o.item_id for o in reached.observations} | {f.item_id for f in reached.failures}
-    beside = replace(
-        baseline,
-        n_expected=len(ids),
-        observations=tuple(o for o in baseline.observations if o.item_id in ids),
-        failures=tuple(f for f in baseline.failures if f.item_id in ids),
+    n = max(len(ids), reached.n_reached)
+    if n < 1:
+        raise CouldNotMeasure(f"{reached.source}: the candidate was stopped before its first item")
+    if baseline is not None:
+        baseline = replace(
+            baseline,
+            observations=tuple(o for o in baseline.observations if o.item_id in ids),
+            failures=tuple(f for f in baseline.failures if f.item_id in ids),
+            n_expected=n,
+            n_reached=n,
+        )
+    return baseline, replace(reached, n_expected=n, n_reached=n)
+
+
+def undecided(finding: Finding, reached: Measurement) -> Finding:
+    """The finding on the items reached, INCONCLUSIVE at best; `combine` sees that not everything was asked."""
+    told = (
+        f"{reached.n_reached} of {reached.n_expected} items were reached, which decides nothing for a rule that needs "
+        f"all of them; so far, {finding.reason}"
     )
-    finding = judge(rule, beside, replace(reached, n_expected=len(ids)), confidence)
-    share = f"{len(ids)} of {reached.n_expected} items were reached, which decides nothing"
-    told = f"{reason}: {share}; so far, {finding.reason}"
-    if finding.estimate is not None:  # `combine` must see that not everything planned was asked
-        finding = replace(finding, counts={**finding.counts, "N": reached.n_expected, REACHED: len(ids)})
-    if finding.status in (Status.PASS, Status.REGRESSION):
-        return replace(finding, status=Status.INCONCLUSIVE, reason=told)
-    return replace(finding, reason=told)
+    counts = {**finding.counts, "N": reached.n_expected, REACHED: reached.n_reached}
+    if finding.estimate is None:
+        return replace(finding, reason=told)
+    decided = finding.status in (Status.PASS, Status.REGRESSION)
+    return replace(finding, status=Status.INCONCLUSIVE if decided else finding.status, counts=counts, reason=told)

@@ -145,6 +145,7 @@ def _as_finding(finding: Finding, member: Member) -> Finding:
         candidate=member.candidate,
         estimate=member.estimate,
         interval=member.interval,
+        p_value=None,
         counts={},
         n_paired=member.n_paired,
         n_lost=0,

@@ -31,7 +31,7 @@ STAGES = {
     work proceeds.  `settings` is the stage's policy model cut down to one source (`policy.split`).
 """
 
-VERSIONS = {"perplexity": 1, "lm_eval": 1, "domain": 1, "profile": 1}
+VERSIONS = {"perplexity": 2, "lm_eval": 2, "domain": 2, "profile": 1}
 """Raised when a stage would score the same settings differently: part of every baseline store key."""
 
 
@@ -43,7 +43,8 @@ class Context:
         role: whose model is loaded.
         base: folder that the policy's paths are relative to.
         settings_digest: content key of the settings, copied into every measurement.
-        sample_seed: hex digest that the seeded samples and orders derive from (same for both roles).
+        sample_seed: hex digest that the seeded samples derive from (same for both roles).
+        order_seed: hex digest that the order of the sampled items derives from (`gate.order.place`).
         artifacts: folder for bulky by-products of the *baseline* (compact distributions): the baseline
             writes them there, the candidate reads them.
         block: number of the timing block for `profile`, else None.
@@ -54,6 +55,7 @@ class Context:
     base: Path
     settings_digest: str
     sample_seed: str
+    order_seed: str
     artifacts: Path
     block: int | None
     progress: Callable[[int, int, str], None]

@@ -17,14 +17,16 @@ from pathlib import Path
 
 from gate.backends import Backend, Generation
 from gate.errors import CouldNotMeasure
+from gate.order import place
 from gate.policy import DomainStage
 from gate.records import Answer, ItemFailure, Measurement, Metric
 from gate.stages import Context, judge_endpoint, matchers
 from gate.stages.domain_data import Item, read_items
-from gate.stages.domain_scores import Outcome, corpus_observations, declared, item_observations
+from gate.stages.domain_scores import Outcome, corpus_observations, declared, item_observations, pass_observation
+from gate.stages.epochs import ask_repeatedly, averaged, decoding_note, seed
 from gate.stages.isolation import Failed, each, failed
 from gate.stages.jury import Jury
-from gate.stages.sampling import blocks, digest, draw
+from gate.stages.sampling import blocks, digest, draw, token_estimate
 from gate.template import render_template
 
 HASH_CHARACTERS = 16
@@ -53,20 +55,21 @@ def measure(backend: Backend, settings: DomainStage, context: Context) -> Iterat
     items, metrics = _checked(settings, context.base)
     order = draw([f"{settings.name}\0{item.id}" for item in items], seed=context.sample_seed, sample=settings.sample)
     asked = [_asked(backend, settings, items[index], position) for position, index in enumerate(order)]
+    asked.sort(key=lambda question: place(context.order_seed, question.item_id))
+    by_chance = _chance(asked) if settings.match == "choice" else None
     jury = Jury(settings.judge, _judge_key(settings))
-    outcomes: list[Outcome] = []
+    epochs = settings.epochs.of(context.role)
+    outcomes: list[list[Outcome]] = []  # by item, then by epoch
     done = truncated = 0
     for block in blocks(asked):
         truncated += sum(_is_cut(backend, settings, question) for question in block)
-        answer_all = _chosen if settings.match == "choice" else _generated
-        replies = each(partial(answer_all, backend, settings, context), block)
-        results = [_outcome(settings, question, reply) for question, reply in zip(block, replies, strict=True)]
+        results = ask_repeatedly(partial(_outcomes, backend, settings, context), block, epochs=epochs)
         failures = [
             ItemFailure(item_id=question.item_id, kind=result.kind, message=result.message)
             for question, result in zip(block, results, strict=True)
             if isinstance(result, Failed)
         ]
-        measured = [result for result in results if isinstance(result, Outcome)]
+        measured = [result for result in results if not isinstance(result, Failed)]
         if not measured and not outcomes:
             first = failures[0]
             raise CouldNotMeasure(
@@ -74,13 +77,19 @@ def measure(backend: Backend, settings: DomainStage, context: Context) -> Iterat
                 f"the first failure is {first.kind} on {first.item_id}: {first.message}"
             )
         outcomes += measured
-        observations = [value for outcome in measured for value in item_observations(metrics, outcome)]
-        observations += jury.hear(measured)
+        answered = [outcome for answers in measured for outcome in answers]
+        observations = averaged((o for outcome in answered for o in item_observations(metrics, outcome)), epochs=epochs)
+        if settings.pass_at is not None:
+            observations += [pass_observation(answers, settings.pass_at) for answers in measured]
+        observations += averaged(jury.hear(answered), epochs=epochs)
         notes = [f"{len(asked)} items sampled from {len(items)}"] if len(asked) < len(items) else []
+        if settings.match != "choice":
+            notes.append(decoding_note(temperature=settings.temperature, epochs=epochs))
         done += len(block)
         context.progress(done, len(asked), settings.name)
         if done == len(asked):
-            observations += corpus_observations(settings, metrics, outcomes)
+            scores = (corpus_observations(settings, metrics, epoch) for epoch in zip(*outcomes, strict=True))
+            observations += averaged(itertools.chain.from_iterable(scores), epochs=epochs)
             notes += jury.notes()
             if truncated:
                 length = backend.info.context_length
@@ -91,10 +100,14 @@ def measure(backend: Backend, settings: DomainStage, context: Context) -> Iterat
             role=context.role,
             settings_digest=context.settings_digest,
             n_expected=len(asked),
+            n_available=len(items),
+            n_reached=len(block),
+            planned_tokens=sum(_planned_tokens(settings, question) for question in block) * epochs,
+            chance=by_chance,
             metrics=metrics,
             observations=tuple(observations),
             failures=tuple(failures),
-            answers=tuple(_answer(outcome) for outcome in measured),
+            answers=tuple(_answer(answers[0]) for answers in measured),
             seconds=time.perf_counter() - started,
             notes=tuple(notes),
         )
@@ -143,20 +156,29 @@ def _asked(backend: Backend, settings: DomainStage, item: Item, position: int) -
     )
 
 
-def _generated(backend: Backend, settings: DomainStage, context: Context, block: Sequence[_Asked]) -> list[_Reply]:
+def _outcomes(
+    backend: Backend, settings: DomainStage, context: Context, epoch: int, block: Sequence[_Asked]
+) -> list[Outcome | Failed]:
+    """What became of every question of a block in one epoch."""
+    write = partial(_generated, backend, settings, context, epoch)
+    replies = each(partial(_chosen, backend, settings) if settings.match == "choice" else write, block)
+    return [_outcome(settings, question, reply) for question, reply in zip(block, replies, strict=True)]
+
+
+def _generated(
+    backend: Backend, settings: DomainStage, context: Context, epoch: int, block: Sequence[_Asked]
+) -> list[_Reply | Failed]:
     generations = backend.generate(
         [question.prompt for question in block],
         max_new_tokens=settings.max_new_tokens,
         stop=settings.stop,
-        temperature=0.0,
-        seed=int(digest(context.sample_seed)[:8], 16),
+        temperature=settings.temperature,
+        seed=seed(context.sample_seed, [question.item_id for question in block], epoch),
     )
     return [_Reply(output=generation.text, generation=generation) for generation in generations]
 
 
-def _chosen(
-    backend: Backend, settings: DomainStage, context: Context, block: Sequence[_Asked]
-) -> list[_Reply | Failed]:
+def _chosen(backend: Backend, settings: DomainStage, block: Sequence[_Asked]) -> list[_Reply | Failed]:
     """The most likely choice of each item: the sum of its tokens' log-probabilities, not normalised by length."""
     requests = [request for question in block for request in _choice_requests(settings, question)]
     answers = iter(backend.loglikelihood(requests))
@@ -177,6 +199,17 @@ def _choice_requests(settings: DomainStage, question: _Asked) -> list[tuple[str,
     # as lm-eval does: a space between prompt and choice, none after a chat template or where there is one already
     space = "" if settings.chat or question.prompt[-1:].isspace() else " "
     return [(question.prompt, space + choice) for choice in question.item.choices or ()]
+
+
+def _chance(asked: Sequence[_Asked]) -> float:
+    """Expected accuracy of choices picked at random."""
+    return math.fsum(1 / len(question.item.choices or ("",)) for question in asked) / len(asked)
+
+
+def _planned_tokens(settings: DomainStage, question: _Asked) -> int:
+    if settings.match == "choice":
+        return sum(token_estimate(prompt, choice) for prompt, choice in _choice_requests(settings, question))
+    return token_estimate(question.prompt) + settings.max_new_tokens
 
 
 def _outcome(settings: DomainStage, question: _Asked, reply: _Reply | Failed) -> Outcome | Failed:

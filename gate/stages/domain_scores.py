@@ -15,20 +15,24 @@ from gate.policy import DomainStage
 from gate.records import Metric, Observation
 from gate.stages import matchers, text_metrics
 from gate.stages.domain_data import Item
+from gate.stages.epochs import pass_at_k
 
 _TEXTUAL = ("exact", "contains", "regex", "numeric", "json")
 _SIGNALS = ("repetition_rate", "empty_rate", "truncated_rate", "length_ratio")
 _FITS = {
     "macro_f1": ("exact", "contains", "choice"),
     **dict.fromkeys(("rouge_l", "bleu", "chrf"), ("exact", "contains", "numeric")),
-    **dict.fromkeys((*_SIGNALS, "invalid_json_rate"), _TEXTUAL),
+    **dict.fromkeys((*_SIGNALS, "invalid_json_rate", "pass_at_k"), _TEXTUAL),
 }
 """Under which kinds of match a metric means something: there are labels, texts to compare with, or any text."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Outcome:
-    """A measured item.  `position` is its place in the seeded order; `generation` is None when a choice was scored."""
+    """An item as answered in one epoch.
+
+    `position` is its place in the sample; `generation` is None when a choice was scored.
+    """
 
     item: Item
     item_id: str
@@ -52,6 +56,7 @@ def declared(settings: DomainStage) -> tuple[Metric, ...]:
             raise DataError(f"stage {settings.name!r}: {name} cannot be measured with match: {settings.match} ({fits})")
     names = {"accuracy", *(wanted & _FITS.keys())}
     names |= set(_SIGNALS) if settings.match in _TEXTUAL else set()
+    names |= {"pass_at_k"} if settings.pass_at is not None else set()
     names |= {"invalid_json_rate"} if settings.match == "json" else set()
     names |= {"judge_score", "judge_agreement"} if settings.judge is not None else set()
     return tuple(metric for name, metric in DOMAIN.items() if name in names)
@@ -74,6 +79,12 @@ def observation(metric: Metric, outcome: Outcome, value: float) -> Observation:
         cluster=None,
         group=outcome.item.category,
     )
+
+
+def pass_observation(outcomes: Sequence[Outcome], k: int) -> Observation:
+    """`pass_at_k` of one item from its answers, one of each epoch."""
+    right = sum(outcome.is_right for outcome in outcomes)
+    return observation(DOMAIN["pass_at_k"], outcomes[0], pass_at_k(answers=len(outcomes), right=right, k=k))
 
 
 def _value(name: str, outcome: Outcome) -> float | None:

@@ -6,6 +6,8 @@ Follows lm-eval's `evaluate()` step by step; decides nothing about samples, bloc
 from __future__ import annotations
 
 import json
+import math
+import random
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,10 +19,12 @@ from lm_eval.utils import handle_non_serializable, hash_string
 from gate.backends import Backend
 from gate.records import Answer
 from gate.stages.isolation import ITEM_ERRORS, Failed, failed
-from gate.stages.sampling import digest
+from gate.stages.sampling import digest, token_estimate
 
 HASH_CHARACTERS = 16
 PROMPT_TAIL_CHARACTERS = 2000
+DEFAULT_NEW_TOKENS = 256
+"""What lm-eval's models generate at most where the task does not say."""
 _CODE_ERRORS = (*ITEM_ERRORS, SyntaxError, jinja2.TemplateError)
 
 
@@ -125,8 +129,51 @@ def item_id(document: Document, prompt_hash: str | None) -> str:
     return "/".join(parts) + (f"#{document.occurrence}" if document.occurrence else "")
 
 
-def ask(lm: Any, items: Sequence[Prompted]) -> list[list[list[Any]]]:
-    """Responses of the model: per item, per request, per repeat.  One call of `lm` per request type."""
+def chance(chosen: Sequence[Document]) -> float | None:
+    """Expected accuracy of choices picked at random; None unless every document is multiple choice."""
+    shares = []
+    for document in chosen:
+        if document.task.OUTPUT_TYPE != "multiple_choice":
+            return None
+        try:
+            shares.append(1 / len(document.task.doc_to_choice(document.content)))
+        except (*_CODE_ERRORS, ZeroDivisionError):
+            continue  # it cannot be asked either
+    return math.fsum(shares) / len(shares) if shares else None
+
+
+def planned_tokens(item: Prompted) -> int:
+    """What asking an item costs at most, in tokens: its texts, and the answer's limit where the model writes."""
+    return sum(token_estimate(*_texts(request)) + _new_tokens(request) for request in item.requests)
+
+
+def _texts(request: Any) -> Sequence[str]:
+    return [a for a in request.args if isinstance(a, str)]
+
+
+def _new_tokens(request: Any) -> int:
+    if request.request_type != "generate_until":
+        return 0
+    return int(request.args[1].get("max_gen_toks", DEFAULT_NEW_TOKENS)) * int(request.repeats)
+
+
+def temperatures(items: Sequence[Prompted]) -> set[float]:
+    """The temperatures at which the items' answers are written; none where the model writes nothing."""
+    settings = [r.args[1] for item in items for r in item.requests if r.request_type == "generate_until"]
+    # lm-eval samples at a temperature above 0 unless `do_sample` says otherwise
+    return {0.0 if s.get("do_sample") is False else float(s.get("temperature") or 0.0) for s in settings}
+
+
+def ask(lm: Any, items: Sequence[Prompted], *, seed: int) -> list[list[list[Any]]]:
+    """Responses of the model: per item, per request, per repeat.  One call of `lm` per request type.
+
+    lm-eval's models sample from the generators of the process and take no seed, so these are seeded, as lm-eval does.
+    """
+    if max(temperatures(items), default=0.0) > 0:
+        import torch  # greedy asking does without: it takes seconds to import
+
+        random.seed(seed)
+        torch.manual_seed(seed)
     responses: list[list[list[Any]]] = [[[] for _ in item.requests] for item in items]
     by_type: dict[str, list[tuple[list[Any], Any]]] = {}
     for item, collected in zip(items, responses, strict=True):

@@ -5,15 +5,31 @@ Takes names, directions and aggregations from lm-eval; never guesses a direction
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from lm_eval.api.metrics import mean, perplexity, weighted_perplexity
 
+from gate.metrics import DOMAIN
 from gate.records import Direction, Estimand, Metric, Observation
+from gate.stages.epochs import averaged, pass_at_k
 from gate.stages.harness_items import Scored
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PassAtK:
+    """`pass_at_k` of a task, in which answers are right or wrong by the task's metric `by`."""
+
+    k: int
+    by: Metric
+
+    @property
+    def metric(self) -> Metric:
+        # roles that count by different metrics must not be paired
+        return dataclasses.replace(DOMAIN["pass_at_k"], observed=f"pass_at_k by {self.by.name}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -21,15 +37,17 @@ class Declared:
     """The metrics of a measurement, notes on those left out, and the names of both."""
 
     metrics: tuple[Metric, ...]
+    pass_at_k: PassAtK | None
     seen: frozenset[str]
     notes: tuple[str, ...]
 
 
-def declare(tasks: Mapping[str, Any], scored: Sequence[Scored]) -> Declared:
+def declare(tasks: Mapping[str, Any], scored: Sequence[Scored], *, pass_at: int | None) -> Declared:
     """Classify every metric that the first items yielded, and those of the tasks that none of them came from.
 
     A metric whose aggregation is a plain mean of values in [0, 1] is an item mean; lm-eval's perplexities
     become token-weighted means of the NLL; everything else (corpus BLEU, F1 over pairs) is left out with a note.
+    With `pass_at`, the first metric by name that is 0 or 1 on every answer says which answers are right.
     """
     names: dict[str, dict[str, list[Any]]] = {}  # metric → task → values seen
     for item in scored:
@@ -48,7 +66,22 @@ def declare(tasks: Mapping[str, Any], scored: Sequence[Scored]) -> Declared:
             metrics += agreed
         else:
             notes.append(f"metric {name!r} is not reported: {[*reasons, 'its tasks define it differently'][0]}")
-    return Declared(metrics=tuple(metrics), seen=frozenset(names), notes=tuple(notes))
+    chosen = None
+    if pass_at is not None:
+        by = next((metric for metric in metrics if _is_right_or_wrong(metric, scored)), None)
+        if by is None:
+            notes.append("metric 'pass_at_k' is not reported: no metric of the task is 0 or 1 on every answer")
+        else:
+            chosen = PassAtK(k=pass_at, by=by)
+            metrics.append(chosen.metric)
+            notes.append(f"pass_at_k: the chance that one of {pass_at} answers is right by {by.name!r}")
+    return Declared(metrics=tuple(metrics), pass_at_k=chosen, seen=frozenset(names), notes=tuple(notes))
+
+
+def _is_right_or_wrong(metric: Metric, scored: Sequence[Scored]) -> bool:
+    counts = metric.estimand is Estimand.ITEM_MEAN and metric.direction is Direction.HIGHER_IS_BETTER
+    found = [observation(metric, one, None) for one in scored]
+    return counts and all(one is None or one.value in (0, 1) for one in found) and any(found)
 
 
 def _announced(task: Any) -> list[str]:
@@ -83,8 +116,30 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) or (type(value).__module__ == "numpy" and getattr(value, "ndim", 1) == 0)
 
 
+def item_observations(
+    declared: Declared, answers: Sequence[Scored], group: str | None
+) -> Iterator[tuple[Metric, Observation | None]]:
+    """The values of an item that was answered once in each epoch; None where an answer has no usable value."""
+    wanted = declared.pass_at_k
+    for metric in declared.metrics:
+        if wanted is not None and metric == wanted.metric:
+            yield metric, _pass_observation(wanted, answers, group)
+        else:
+            found = [value for one in answers if (value := observation(metric, one, group)) is not None]
+            yield metric, next(iter(averaged(found, epochs=len(answers))), None)
+
+
+def _pass_observation(wanted: PassAtK, answers: Sequence[Scored], group: str | None) -> Observation | None:
+    found = [value for one in answers if (value := observation(wanted.by, one, group)) is not None]
+    if len(found) < len(answers) or any(one.value not in (0, 1) for one in found):
+        return None
+    right = sum(one.value == 1 for one in found)
+    passes = pass_at_k(answers=len(found), right=right, k=wanted.k)
+    return dataclasses.replace(found[0], metric=wanted.metric.observed, value=passes)
+
+
 def observation(metric: Metric, item: Scored, group: str | None) -> Observation | None:
-    """The value of a declared metric on an item; None when the item has no usable value of it."""
+    """The value of a declared metric on an item in one epoch; None when there is no usable value of it."""
     raw = item.values.get(metric.name)
     weight = 1.0
     if metric.estimand is Estimand.PERPLEXITY:

@@ -142,6 +142,8 @@ def verify(found: Found, settings: Task) -> None:
             _refuse_unsafe(name)
         if settings.fewshot and config.get("num_fewshot") == 0:
             _refuse_fewshot(name, settings.fewshot)
+        if "class" not in config:  # the code of a class says what it asks
+            _check_writes(name, config.get("output_type") or "generate_until", settings)
         if folder is not None:
             harness_data.verify(name, harness_data.anchored(config, folder))
 
@@ -155,6 +157,14 @@ def _refuse_unsafe(name: str) -> None:
 
 def _refuse_fewshot(name: str, fewshot: int) -> None:
     raise DataError(f"found `fewshot: {fewshot}` for {name!r}, which is defined with 0 examples only: remove `fewshot`")
+
+
+def _check_writes(name: str, output_type: str, settings: Task) -> None:
+    if settings.temperature > 0 and output_type != "generate_until":
+        raise DataError(
+            f"found `temperature: {settings.temperature:g}` for {name!r}, whose output_type is {output_type}: only "
+            "generate_until tasks write an answer that can be sampled, remove `temperature` and `epochs`"
+        )
 
 
 def load(found: Found, settings: Task) -> dict[str, Any]:
@@ -230,6 +240,7 @@ def _set_up(name: str, task: Any, settings: Task) -> None:
         _refuse_unsafe(name)
     if getattr(task, "MULTIMODAL", False):
         raise DataError(f"task {name!r} needs images or audio, expected a task on text")
+    _check_writes(name, task.OUTPUT_TYPE, settings)
     if task.OUTPUT_TYPE == "generate_until" and not callable(task.get_config("process_results")):
         unknown = [metric for metric, function in getattr(task, "_metric_fn_list", {}).items() if function is None]
         if unknown:
@@ -243,6 +254,11 @@ def _set_up(name: str, task: Any, settings: Task) -> None:
     if settings.max_new_tokens is not None and task.OUTPUT_TYPE == "generate_until":
         kept = {k: v for k, v in (task.get_config("generation_kwargs") or {}).items() if k not in _LENGTH_KEYS}
         task.set_config("generation_kwargs", {**kept, "max_gen_toks": settings.max_new_tokens})
+    if settings.temperature > 0:
+        own = task.get_config("generation_kwargs") or {}
+        sampled = {"do_sample": True, "temperature": settings.temperature}
+        # the whole distribution unless the task cuts it, never what one checkpoint's generation_config says
+        task.set_config("generation_kwargs", {"top_k": 0, "top_p": 1.0, **own, **sampled})
 
 
 def examples_from_evaluated_split(task: Any) -> bool:

@@ -9,28 +9,34 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import islice
+from functools import partial
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 from gate.backends import Backend
 from gate.errors import CouldNotMeasure, DataError
+from gate.order import place
 from gate.policy import LmEvalStage, Task
 from gate.records import ItemFailure, Measurement, Observation
 from gate.stages import Context, harness_files
+from gate.stages.epochs import ask_repeatedly, decoding_note, seed
 from gate.stages.harness_items import (
     Document,
     Prompted,
     Scored,
     ask,
+    chance,
     documents,
     is_truncated,
     item_id,
+    planned_tokens,
     prompt,
     score,
+    temperatures,
     unfit,
 )
-from gate.stages.harness_metrics import Declared, declare, observation
+from gate.stages.harness_metrics import Declared, declare, item_observations
 from gate.stages.harness_tasks import (
     Found,
     NotHere,
@@ -116,8 +122,11 @@ def measure(backend: Backend, settings: LmEvalStage, context: Context) -> Iterat
     if not available:
         raise CouldNotMeasure(f"task {found.name!r} has no documents: there is nothing to measure")
     order = draw([d.key for d in available], seed=context.sample_seed, sample=task_settings.sample)
-    chosen = [available[i] for i in order]
+    chosen = sorted((available[i] for i in order), key=lambda d: place(context.order_seed, item_id(d, None)))
+    by_chance = chance(chosen)
+    epochs = task_settings.epochs.of(context.role)
     lm = backend.harness()
+    ask_once = partial(_scored, lm, context.sample_seed, is_group)
     chat_template = lm.apply_chat_template if task_settings.chat else None
 
     declared: Declared | None = None
@@ -126,10 +135,10 @@ def measure(backend: Backend, settings: LmEvalStage, context: Context) -> Iterat
     late: set[str] = set()
     for block in blocks(chosen):
         items, failures = _rendered(block, chat_template)
+        at_temperatures = _temperatures(found, task_settings, items)
         truncated += sum(is_truncated(item, backend) for item in items)
-        scored: list[Scored] = []
-        for item, responses in zip(items, each(lambda batch: ask(lm, batch), items), strict=True):
-            result = responses if isinstance(responses, Failed) else score(item, responses, _group(item, is_group))
+        scored: list[list[Scored]] = []  # by item, then by epoch
+        for item, result in zip(items, ask_repeatedly(ask_once, items, epochs=epochs), strict=True):
             if isinstance(result, Failed):
                 failures.append(ItemFailure(item_id=item.item_id, kind=result.kind, message=result.message))
             else:
@@ -141,19 +150,19 @@ def measure(backend: Backend, settings: LmEvalStage, context: Context) -> Iterat
                     f"task {found.name!r}: none of the first {len(block)} items could be measured; "
                     f"the first failure is {first.kind} on {first.item_id}: {first.message}"
                 )
-            declared = declare(tasks, scored)
+            declared = declare(tasks, list(chain.from_iterable(scored)), pass_at=task_settings.pass_at)
         observations: list[Observation] = []
-        for one in scored:
-            for metric in declared.metrics:
-                value = observation(metric, one, _group(one.item, is_group))
+        for answers in scored:
+            for metric, value in item_observations(declared, answers, _group(answers[0].item, is_group)):
                 if value is None:
                     unusable[metric.name] += 1
                 else:
                     observations.append(value)
-            late |= one.values.keys() - declared.seen
+            late |= {name for one in answers for name in one.values} - declared.seen
         done += len(block)
         context.progress(done, len(chosen), found.name)
         remarks = [*declared.notes, *_remarks(task_settings, tasks, len(available), len(chosen))]
+        remarks += [decoding_note(temperature=t, epochs=epochs) for t in sorted(at_temperatures)]
         if done == len(chosen):
             remarks += [
                 f"metric {name!r}: no usable value on {count} items" for name, count in sorted(unusable.items())
@@ -168,10 +177,14 @@ def measure(backend: Backend, settings: LmEvalStage, context: Context) -> Iterat
             role=context.role,
             settings_digest=context.settings_digest,
             n_expected=len(chosen),
+            n_available=len(available),
+            n_reached=len(block),
+            planned_tokens=sum(map(planned_tokens, items)) * epochs,
+            chance=by_chance,
             metrics=declared.metrics,
             observations=tuple(observations),
             failures=tuple(failures),
-            answers=tuple(one.answer for one in scored),
+            answers=tuple(answers[0].answer for answers in scored),
             seconds=time.perf_counter() - started,
             notes=tuple(remarks),
         )
@@ -203,6 +216,30 @@ def _rendered(
         else:
             items.append(result)
     return items, failures
+
+
+def _temperatures(found: Found, settings: Task, items: Sequence[Prompted]) -> set[float]:
+    """At which temperatures the items are answered.  Raises DataError where a task does not take the policy's."""
+    asked = temperatures(items)
+    if settings.temperature > 0 and asked != {settings.temperature} and items:
+        written = ", ".join(f"{t:g}" for t in sorted(asked)) or "none"
+        raise DataError(
+            f"task {found.name!r}: found temperature {written} in its requests, expected {settings.temperature:g}: its "
+            "own code says how it decodes, remove `temperature` and `epochs`"
+        )
+    return asked
+
+
+def _scored(lm: Any, sample_seed: str, is_group: bool, epoch: int, items: Sequence[Prompted]) -> list[Scored | Failed]:
+    """What became of every item in one epoch."""
+
+    def responses_to(batch: Sequence[Prompted]) -> list[list[list[Any]]]:
+        return ask(lm, batch, seed=seed(sample_seed, [item.item_id for item in batch], epoch))
+
+    return [
+        responses if isinstance(responses, Failed) else score(item, responses, _group(item, is_group))
+        for item, responses in zip(items, each(responses_to, items), strict=True)
+    ]
 
 
 def _remarks(settings: Task, tasks: Mapping[str, Any], n_available: int, n_chosen: int) -> Iterator[str]:

@@ -3,8 +3,8 @@
 Measures, never judges.  Sums token NLLs and divides by the number of scored tokens; it never averages window losses
 (a library's `loss` is the mean over *shifted* labels, so window means weigh tokens unequally).
 
-A document starts with BOS if the tokenizer has one; the first token of that sequence is never scored, every other
-one exactly once.  Contexts never cross documents.  Units are documents or, with `cluster: block`, blocks of them.
+What is scored, and in which order, is planned in `texts`.  With planned looks every value is cumulative: at look T a
+document is observed over all its tokens up to T, each of which was scored once, at the first look that reaches it.
 """
 
 from __future__ import annotations
@@ -14,44 +14,29 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 from time import perf_counter
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gate.backends import Backend, OutOfMemory, Window, WindowScores
+from gate.backends import Backend, OutOfMemory, WindowScores
 from gate.errors import ArtifactError, CouldNotMeasure
 from gate.metrics import PERPLEXITY
-from gate.policy import Corpus, PerplexityStage
+from gate.policy import PerplexityStage
 from gate.records import ItemFailure, Measurement, Observation, Role
-from gate.stages import Context, distributions, divergence
+from gate.stages import Context, distributions, divergence, texts
 from gate.stages import corpus as corpora
-from gate.stages.windows import Span, blocks, spans, tokens_per_document
+from gate.stages.texts import Look, Piece, Unit
+from gate.stages.windows import Span
 
-_DEFAULT_DOCUMENTS = 64  # spread of a max_tokens cut: statistics.md §4 recommends at least 64 documents
 _PART_DOCUMENTS = 32
 
 _NLL, _KL, _AGREEMENT, _DELTA_P = "nll_nats", "kl_nats", "top1_agreement", "delta_p"
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Text:
-    """A document as it will be scored: `tokens[0]` is context only, `units` cut the scored tokens."""
-
-    key: str
-    tokens: NDArray[np.int32]
-    spans: tuple[Span, ...]
-    units: tuple[tuple[str, str, slice], ...]
-
-    @property
-    def n_scored(self) -> int:
-        return len(self.tokens) - 1
-
-    def windows(self) -> Iterator[Window]:
-        for span in self.spans:
-            yield Window(tokens=tuple(self.tokens[span.begin : span.end].tolist()), n_scored=span.n_scored)
+Values = Mapping[str, NDArray[np.float64]]
+"""Observed quantity → its value at each scored token."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,10 +62,13 @@ def fetch(settings: PerplexityStage, base: Path) -> list[str]:
 
 
 def measure(backend: Backend, settings: PerplexityStage, context: Context) -> Iterator[Measurement]:
-    """Score the one corpus of `settings`, a few documents at a time.
+    """Score the one corpus of `settings`, look after look and a few documents at a time.
 
     The baseline reports NLL and writes its distributions to `context.artifacts`; the candidate reads them and reports
     KL (a lower bound), top-1 agreement and Δp too.  Without them it reports NLL alone and notes why.
+
+    With planned looks, what belongs to look T has the group `look=T`, and its item ids end with `/look=T`; documents
+    count as reached at the first look.
 
     Raises:
         DataError: the corpus is missing or broken.
@@ -88,100 +76,60 @@ def measure(backend: Backend, settings: PerplexityStage, context: Context) -> It
     """
     (corpus,) = settings.corpora
     started = perf_counter()
-    texts, notes = _plan(backend, corpus, context)
-    n_expected = sum(len(text.units) for text in texts)
+    plan = texts.plan(backend, corpus, context)
+    notes = list(plan.notes)
+    first, last = plan.looks[0], plan.looks[-1]
+    n_expected = sum(len(text.units(first)) for text in plan.texts)
     with ExitStack() as stack:
         divergent = _divergence(backend, settings, context, stack)
         if divergent.note is not None:
             notes.append(divergent.note)
         metrics = tuple(PERPLEXITY.values()) if divergent.reader is not None else (PERPLEXITY["perplexity"],)
-        kl_nats: list[NDArray[np.float64]] = []
-        for begin in range(0, len(texts), _PART_DOCUMENTS):
-            batch = texts[begin : begin + _PART_DOCUMENTS]
-            observations: list[Observation] = []
-            failures: list[ItemFailure] = []
-            for done, (text, values) in enumerate(_scored(backend, batch, divergent), start=begin + 1):
-                for item_id, cluster, unit in text.units:
-                    cut = {name: tokens[unit] for name, tokens in values.items()}
-                    if all(np.isfinite(tokens).all() for tokens in cut.values()):
-                        observations += _observations(item_id, cluster, cut)
-                        kl_nats += [cut[_KL]] if _KL in cut else []
-                    else:
-                        failures.append(_not_finite(item_id, cut))
-                context.progress(done, len(texts), corpus.name)
-            if begin + _PART_DOCUMENTS >= len(texts):
-                observations += _tail_percentiles(kl_nats)
-                if divergent.writer is not None:
-                    divergent.writer.finish()
-            yield Measurement(
-                stage=settings.name,
-                source=corpus.name,
-                role=context.role,
-                settings_digest=context.settings_digest,
-                n_expected=n_expected,
-                metrics=metrics,
-                observations=tuple(observations),
-                failures=tuple(failures),
-                answers=(),
-                seconds=perf_counter() - started,
-                notes=tuple(notes),
-            )
-            started = perf_counter()
-
-
-def _plan(backend: Backend, corpus: Corpus, context: Context) -> tuple[list[_Text], list[str]]:
-    """The documents to score, in seeded order, and remarks on how they were cut."""
-    documents = corpora.read(corpus, context.base)
-    limit = corpus.documents
-    if limit is None:
-        limit = len(documents) if corpus.max_tokens is None else _DEFAULT_DOCUMENTS
-    drawn = corpora.draw(documents, limit, context.sample_seed)
-    notes = []
-    if limit < len(documents):
-        notes.append(f"{limit} of {len(documents)} documents, drawn by the seed")
-    if corpus.documents is not None and corpus.documents > len(documents):
-        notes.append(f"the corpus has {len(documents)} documents, fewer than the {corpus.documents} asked for")
-    n_first = None if corpus.max_tokens is None else tokens_per_document(corpus.max_tokens, len(drawn))
-    if n_first is not None:
-        notes.append(f"the first {n_first} tokens of each document")
-    window = min(corpus.window, backend.info.context_length)
-    if window < corpus.window:
-        notes.append(f"window {corpus.window} is longer than the model's context: scored with {window} tokens")
-    if corpus.cluster == "block":
-        notes.append(
-            f"units are blocks of {corpus.block_tokens} tokens: blocks of one document are taken as independent, "
-            "which makes intervals too narrow if they are not"
-        )
-    texts = [_text(backend, corpus, document, n_first, window) for document in drawn]
-    scorable = [text for text in texts if text.n_scored > 0]
-    if not scorable:
-        raise CouldNotMeasure(
-            f"corpus {corpus.name!r}: none of {len(texts)} documents has a token that can be scored at "
-            f"max_tokens {corpus.max_tokens!r}; expected at least two tokens (BOS counts): raise max_tokens"
-        )
-    if len(scorable) < len(texts):
-        notes.append(f"documents left out since no token of them can be scored: {len(texts) - len(scorable)}")
-    n_scored = sum(text.n_scored for text in scorable)
-    if corpus.max_tokens is not None and n_scored < 0.9 * corpus.max_tokens:
-        notes.append(f"the corpus is too short: {n_scored} tokens can be scored of max_tokens {corpus.max_tokens}")
-    return scorable, notes
-
-
-def _text(backend: Backend, corpus: Corpus, document: corpora.Document, n_first: int | None, window: int) -> _Text:
-    bos = backend.bos()
-    ids = backend.encode(document.text)[:n_first]
-    tokens = np.array(ids if bos is None else [bos, *ids], dtype=np.int32)
-    stride = min(corpus.stride, window)
-    # Roles that tokenize differently or see other contexts must not pair: their item ids differ by this digest.
-    layout = hashlib.sha256(f"{window}/{stride}/".encode() + tokens.astype("<i4").tobytes()).hexdigest()[:8]
-    key = f"{corpus.name}/{document.key}/{layout}"
-    n_scored = max(len(tokens) - 1, 0)
-    if corpus.cluster == "document":
-        units: tuple[tuple[str, str, slice], ...] = ((key, document.digest, slice(0, n_scored)),)
-    else:
-        cuts = enumerate(blocks(n_scored, corpus.block_tokens))
-        units = tuple((f"{key}/block{k}", f"{document.digest}/block{k}", cut) for k, cut in cuts)
-    return _Text(key=key, tokens=tokens, spans=tuple(spans(len(tokens), window=window, stride=stride)), units=units)
+        known: dict[str, Values] = {}
+        for n_looks, (before, look) in enumerate(pairwise((None, *plan.looks))):
+            assert look is not None  # only `before` may be
+            kl_nats: list[NDArray[np.float64]] = []
+            for begin in range(0, len(plan.texts), _PART_DOCUMENTS):
+                batch = plan.texts[begin : begin + _PART_DOCUMENTS]
+                pieces = [text.piece(before, look) for text in batch]
+                observations: list[Observation] = []
+                failures: list[ItemFailure] = []
+                done = n_looks * len(plan.texts) + begin
+                for text, added in zip(batch, _scored(backend, pieces, divergent), strict=True):
+                    values = _joined(known.get(text.key), added)
+                    if look is not last:
+                        known[text.key] = values
+                    for unit in text.units(look):
+                        cut = {name: tokens[unit.tokens] for name, tokens in values.items()}
+                        if all(np.isfinite(tokens).all() for tokens in cut.values()):
+                            observations += _observations(unit, look, cut)
+                            kl_nats += [cut[_KL]] if _KL in cut else []
+                        else:
+                            failures.append(_not_finite(unit.item_id, cut))
+                    done += 1
+                    context.progress(done, len(plan.looks) * len(plan.texts), corpus.name)
+                if begin + _PART_DOCUMENTS >= len(plan.texts):
+                    observations += _tail_percentiles(kl_nats, look)
+                    if look is last and divergent.writer is not None:
+                        divergent.writer.finish()
+                yield Measurement(
+                    stage=settings.name,
+                    source=corpus.name,
+                    role=context.role,
+                    settings_digest=context.settings_digest,
+                    n_expected=n_expected,
+                    n_available=n_expected,
+                    n_reached=sum(len(text.units(look)) for text in batch) if look is first else 0,
+                    planned_tokens=sum(piece.n_scored for piece in pieces),
+                    chance=None,
+                    metrics=metrics,
+                    observations=tuple(observations),
+                    failures=tuple(failures),
+                    answers=(),
+                    seconds=perf_counter() - started,
+                    notes=tuple(notes),
+                )
+                started = perf_counter()
 
 
 def _divergence(backend: Backend, settings: PerplexityStage, context: Context, stack: ExitStack) -> _Divergence:
@@ -212,36 +160,37 @@ def _divergence(backend: Backend, settings: PerplexityStage, context: Context, s
     return _Divergence(top_k=1, writer=None, reader=reader, note=note)
 
 
-def _scored(
-    backend: Backend, texts: Sequence[_Text], divergent: _Divergence
-) -> Iterator[tuple[_Text, Mapping[str, NDArray[np.float64]]]]:
-    """Each text with its values per scored token, by observed quantity."""
-    windows = [window for text in texts for window in text.windows()]
-    stored = [None if divergent.reader is None else divergent.reader.unit(t.key, t.n_scored) for t in texts]
+def _scored(backend: Backend, pieces: Sequence[Piece], divergent: _Divergence) -> Iterator[Values | None]:
+    """Each piece's values per scored token; None for a piece without any."""
+    windows = [window for piece in pieces for window in piece.windows()]
+    stored = [None if divergent.reader is None else divergent.reader.unit(p.key, p.n_scored) for p in pieces]
     at_ids = None
     if divergent.reader is not None:
-        # an absent text still needs ids, one row per token, for its windows' place in the list
-        zeros = np.zeros((max(t.n_scored for t in texts), divergent.reader.k), dtype=np.int32)
+        # an absent piece still needs ids, one row per token, for its windows' place in the list
+        zeros = np.zeros((max(p.n_scored for p in pieces), divergent.reader.k), dtype=np.int32)
         at_ids = [
-            (zeros[: span.n_scored] if rows is None else _rows(rows, span)["ids"])
-            for text, rows in zip(texts, stored, strict=True)
-            for span in text.spans
+            (zeros[: span.n_scored] if rows is None else rows["ids"][cut])
+            for piece, rows in zip(pieces, stored, strict=True)
+            for span, cut in _cuts(piece)
         ]
     try:
         scores = backend.score(windows, top_k=divergent.top_k, at_ids=at_ids)
-        for text, rows in zip(texts, stored, strict=True):
-            parts: list[Mapping[str, NDArray[np.float64]]] = []
-            for span, score in zip(text.spans, islice(scores, len(text.spans)), strict=True):
-                parts.append(_token_values(score, None if rows is None else _rows(rows, span)))
+        for piece, rows in zip(pieces, stored, strict=True):
+            parts: list[Values] = []
+            for (_, cut), score in zip(_cuts(piece), islice(scores, len(piece.spans)), strict=True):
+                parts.append(_token_values(score, None if rows is None else rows[cut]))
                 if divergent.writer is not None and score.top_ids is not None and score.top_logprobs is not None:
                     divergent.writer.append(score.top_ids, score.top_logprobs, -score.nll_nats)
+            if not parts:
+                yield None
+                continue
             values = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-            if len(values[_NLL]) != text.n_scored:
-                found = f"{len(values[_NLL])} scores for the {text.n_scored} tokens of {text.key}"
+            if len(values[_NLL]) != piece.n_scored:
+                found = f"{len(values[_NLL])} scores for the {piece.n_scored} tokens of {piece.key}"
                 raise CouldNotMeasure(f"the {backend.info.name} backend returned {found}, expected one for each")
             if divergent.writer is not None and np.isfinite(values[_NLL]).all():
-                divergent.writer.close_unit(text.key, text.n_scored)
-            yield text, values
+                divergent.writer.close_unit(piece.key, piece.n_scored)
+            yield values
     except OutOfMemory as error:
         longest = max(len(window.tokens) for window in windows)
         raise CouldNotMeasure(
@@ -249,12 +198,22 @@ def _scored(
         ) from error
 
 
-def _rows(rows: NDArray[np.void], span: Span) -> NDArray[np.void]:
-    """Stored rows of the tokens that a span scores; row 0 is the text's second token."""
-    return rows[span.end - span.n_scored - 1 : span.end - 1]
+def _cuts(piece: Piece) -> Iterator[tuple[Span, slice]]:
+    """Each window with its place among the piece's stored rows, one for each scored token."""
+    at = 0
+    for span in piece.spans:
+        yield span, slice(at, at + span.n_scored)
+        at += span.n_scored
 
 
-def _token_values(score: WindowScores, rows: NDArray[np.void] | None) -> Mapping[str, NDArray[np.float64]]:
+def _joined(known: Values | None, added: Values | None) -> Values:
+    """Values up to a look; a quantity that any piece lacks is not known of the whole."""
+    if known is None or added is None:
+        return known or added or {}
+    return {name: np.concatenate([known[name], added[name]]) for name in known if name in added}
+
+
+def _token_values(score: WindowScores, rows: NDArray[np.void] | None) -> Values:
     nll_nats = score.nll_nats.astype(np.float64)
     if rows is None or score.top_ids is None or score.at_logprobs is None:
         return {_NLL: nll_nats}
@@ -266,29 +225,31 @@ def _token_values(score: WindowScores, rows: NDArray[np.void] | None) -> Mapping
     }
 
 
-def _observations(item_id: str, cluster: str, values: Mapping[str, NDArray[np.float64]]) -> Iterator[Observation]:
+def _observations(unit: Unit, look: Look, values: Values) -> Iterator[Observation]:
     for name, tokens in values.items():
         yield Observation(
             metric=name,
-            item_id=item_id,
+            item_id=unit.item_id,
             value=math.fsum(tokens) / len(tokens),
             weight=float(len(tokens)),
-            cluster=cluster,
-            group=None,
+            cluster=unit.cluster,
+            group=look.group,
         )
 
 
-def _not_finite(item_id: str, values: Mapping[str, NDArray[np.float64]]) -> ItemFailure:
+def _not_finite(item_id: str, values: Values) -> ItemFailure:
     counts = {name: int((~np.isfinite(tokens)).sum()) for name, tokens in values.items()}
     found = ", ".join(f"{name} of {count} tokens" for name, count in counts.items() if count)
     return ItemFailure(item_id=item_id, kind="not_finite", message=f"found NaN or infinity in {found}")
 
 
-def _tail_percentiles(kl_nats: Sequence[NDArray[np.float64]]) -> Iterator[Observation]:
-    """99th and 99.9th percentile of the tokens' KL, over all units."""
+def _tail_percentiles(kl_nats: Sequence[NDArray[np.float64]], look: Look) -> Iterator[Observation]:
+    """99th and 99.9th percentile of the tokens' KL, over all units, at a look."""
     if not kl_nats:
         return
     tokens = np.concatenate(kl_nats)
     for name, share in (("kl_p99_nats", 0.99), ("kl_p999_nats", 0.999)):
         value = float(np.quantile(tokens, share))
-        yield Observation(metric=name, item_id="run/0", value=value, weight=1.0, cluster=None, group=None)
+        yield Observation(
+            metric=name, item_id=look.name("run/0"), value=value, weight=1.0, cluster=None, group=look.group
+        )

@@ -12,11 +12,12 @@ from typing import TypeVar
 
 from gate import units
 from gate.errors import CouldNotMeasure
+from gate.order import BLOCK_ITEMS
 
 T = TypeVar("T")
 
-BLOCK_ITEMS = 32
-"""Items per block: evidence is taken in blocks of this size (docs/statistics.md)."""
+BYTES_PER_TOKEN = 4
+"""Of usual text and tokenizers; schedules follow this estimate and not a tokenizer, which costs time."""
 
 
 def digest(*parts: str) -> str:
@@ -44,6 +45,11 @@ def draw(keys: Sequence[str], *, seed: str, sample: str | int | None) -> list[in
         asked = "all" if sample is None else repr(sample)
         raise CouldNotMeasure(f"found an empty sample ({asked} of {available} items), expected at least one item")
     return sorted(range(available), key=lambda i: (digest(seed, keys[i]), i))[:size]
+
+
+def token_estimate(*texts: str) -> int:
+    """About how many tokens the texts have together."""
+    return -(-sum(len(text.encode("utf-8", "surrogatepass")) for text in texts) // BYTES_PER_TOKEN)
 
 
 def blocks(items: Sequence[T]) -> Iterator[Sequence[T]]:

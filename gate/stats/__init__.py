@@ -23,6 +23,10 @@ METHODS = {
     "jackknife_ratio": "gate.stats.jackknife:retention",
     "log_ratio_t": "gate.stats.log_ratio:interval",
     "log_mean_t": "gate.stats.log_ratio:geometric_mean",
+    "betting": "gate.stats.confidence_sequence:interval",
+    "exact_unconditional": "gate.stats.exact_unconditional:interval",
+    "exact_finite": "gate.stats.exact_finite:interval",
+    "hodges_lehmann": "gate.stats.hodges_lehmann:interval",
     "exact": "gate.stats.exact:value",
     "exact_ratio": "gate.stats.exact:ratio",
 }

@@ -11,15 +11,15 @@ from collections.abc import Callable
 _STEPS = 200
 
 
-def boundary(rejects: Callable[[float], bool], *, rejected: float, accepted: float) -> float:
+def boundary(rejects: Callable[[float], bool], *, rejected: float, accepted: float, within: float = 0.0) -> float:
     """The last point that `rejects` still rejects, between one that it does and one that it does not.
 
-    `accepted` is never evaluated.  The rejected end is returned, so that a limit errs to the wide side;
-    it is exact to the last bit or so.
+    `accepted` is never evaluated.  The rejected end is returned, so that a limit errs to the wide side; by no more
+    than `within`, or exact to the last bit or so.
     """
     for _ in range(_STEPS):
         middle = rejected + (accepted - rejected) / 2
-        if middle in (rejected, accepted):
+        if middle in (rejected, accepted) or abs(accepted - rejected) <= within:
             break
         if rejects(middle):
             rejected = middle

@@ -1,9 +1,10 @@
 """Nam–Blackwelder score interval for the ratio of two paired proportions, candidate/baseline.
 
-Pure.  Keeps its width when no item flips: then the limits are A/(A + z²) and 1 + z²/A, A = right items.
+Pure.  Keeps its width when no item flips: then the limits are A/(A + φz²) and 1 + φz²/A, A = right items.
 
 References:
     [1] J. Nam, W. Blackwelder, Statistics in Medicine 21 (2002) 689–699.
+    [2] W. G. Cochran, Sampling Techniques, 3rd ed. (1977), section 3.3 (φ, the finite-population factor, else 1).
 """
 
 from __future__ import annotations
@@ -12,31 +13,41 @@ import math
 from dataclasses import dataclass
 
 from gate.stats.bisection import boundary
+from gate.stats.finite_population import variance_factor
 from gate.stats.quantiles import z
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NamBlackwelder:
-    """Counts of pairs: `both` right, `lost` (only the baseline), `gained` (only the candidate), of `n`."""
+    """Counts of pairs: `both` right, `lost` (only the baseline), `gained` (only the candidate), of `n`.
+
+    `population` is how many items the `n` were drawn from, None for tasks like these.
+    """
 
     both: int
     lost: int
     gained: int
     n: int
+    population: int | None
     confidence: float
     estimate: float
     low: float
     high: float
 
 
-def z_score(*, both: int, lost: int, gained: int, n: int, ratio: float) -> float:
+def z_score(*, both: int, lost: int, gained: int, n: int, ratio: float, population: int | None = None) -> float:
     """Score statistic of H0: P(candidate right) = `ratio`·P(baseline right); large speaks for more.
 
     With a, b, c = `both`, `lost`, `gained` and r = `ratio` > 0, q₀₁ = P(lost) under H0 is the larger root of
     n(1+r)q² + [(a+b)r² − (a+c+2b)]q + b(1−r)(a+b+c)/n.  Where the variance under H0 is zero, Z is 0 if
-    the data agree with H0 exactly, else infinite.
+    the data agree with H0 exactly, else infinite.  With a `population` of N > n items the variance is
+    multiplied by (N − n)/(N − 1): `ratio` is then that of the N items.
+
+    Raises:
+        ValueError: counts that do not fit, or a population that is not larger than `n`.
     """
     _check(both, lost, gained, n)
+    factor = variance_factor(n=n, population=population)
     surplus = ((both + gained) - ratio * (both + lost)) / n
     seen = (both + lost + gained) / n
     a = n * (1 + ratio)
@@ -45,22 +56,25 @@ def z_score(*, both: int, lost: int, gained: int, n: int, ratio: float) -> float
     only_baseline = max((math.sqrt(max(b * b - 4 * a * c, 0.0)) - b) / (2 * a), 0.0)
     both_right = (seen - only_baseline) / ratio - only_baseline
     only_candidate = max(seen - both_right - only_baseline, 0.0)
-    variance = ratio * (only_candidate + only_baseline) / n
+    variance = factor * ratio * (only_candidate + only_baseline) / n
     if variance <= 0:
         return 0.0 if surplus == 0 else math.copysign(math.inf, surplus)
     return surplus / math.sqrt(variance)
 
 
-def interval(*, both: int, lost: int, gained: int, n: int, confidence: float) -> NamBlackwelder:
+def interval(
+    *, both: int, lost: int, gained: int, n: int, confidence: float, population: int | None = None
+) -> NamBlackwelder:
     """Both one-sided limits of candidate/baseline, each at `confidence`.
 
     Raises:
-        ValueError: counts that do not fit, or a baseline that is right nowhere: nothing to retain.
+        ValueError: counts that do not fit, a population that is not larger than `n`, or a baseline that is right
+            nowhere: nothing to retain.
     """
     _check(both, lost, gained, n)
     if both + lost < 1:
         raise ValueError("the baseline is right on no item, expected at least one")
-    quantile = z(confidence)
+    quantile = z(confidence) * math.sqrt(variance_factor(n=n, population=population))
     estimate = (both + gained) / (both + lost)
 
     def above(ratio: float) -> bool:
@@ -78,6 +92,7 @@ def interval(*, both: int, lost: int, gained: int, n: int, confidence: float) ->
         lost=lost,
         gained=gained,
         n=n,
+        population=population,
         confidence=confidence,
         estimate=estimate,
         low=boundary(above, rejected=0.0, accepted=estimate),

@@ -51,7 +51,11 @@ def test_a_good_candidate_passes_all_four_stages(world: World, capsys: pytest.Ca
         ("fraud", Status.PASS),
         ("serving", Status.PASS),
     ]
-    assert [s.items_scored for s in record.stages] == [40, 96, N_QUESTIONS, 4]
+    scored = [s.items_scored for s in record.stages]
+    assert (scored[0], scored[3]) == (40, 4)
+    assert scored[1] in (32, 64, 96)
+    assert scored[2] in range(32, N_QUESTIONS, 32)  # settled before the last item
+    assert [s.items_available for s in record.stages] == [40, 96, N_QUESTIONS, 4]
     assert_whole(world)
     assert "PASS" in capsys.readouterr().out
 
@@ -62,10 +66,22 @@ def test_observations_let_the_verdict_be_recomputed(world: World) -> None:
     stored = read_observations(world.root / "out" / "observations" / "fraud.parquet")
     right = {m.role: {o.item_id: o.value for o in m.observations if o.metric == "correct"} for m in stored}
     pairs = [(right[Role.BASELINE][i], c) for i, c in right[Role.CANDIDATE].items()]
-    assert len(pairs) == N_QUESTIONS == finding.counts["n"]
-    assert sum(b > c for b, c in pairs) == finding.counts["b"] > 0
-    assert sum(b < c for b, c in pairs) == finding.counts["c"] > 0
-    assert finding.estimate == pytest.approx((finding.counts["b"] - finding.counts["c"]) / N_QUESTIONS)
+    assert len(right[Role.BASELINE]) == N_QUESTIONS == finding.counts["N"]
+    assert len(pairs) == finding.counts["n"] < N_QUESTIONS
+    assert sum(b > c for b, c in pairs) == finding.counts["b"]
+    assert sum(b < c for b, c in pairs) == finding.counts["c"]
+    assert finding.counts["b"] + finding.counts["c"] > 0
+    assert finding.estimate == pytest.approx((finding.counts["b"] - finding.counts["c"]) / len(pairs))
+
+
+def test_stopping_early_changes_what_is_paid_for_and_not_what_is_decided(world: World) -> None:
+    assert world.run(world.policy(stages=["fraud"])) == 0
+    assert world.run(world.policy(stages=["fraud"], stop_early=False), out="all") == 0
+    early, late = world.finding("fraud.accuracy.max_drop"), world.finding("fraud.accuracy.max_drop", "all")
+    assert early == late
+    assert early.interval is not None
+    assert (early.interval.scope, early.interval.valid) == ("benchmark", "anytime")
+    assert world.record().stages[0].items_scored == early.n_paired < world.record("all").stages[0].items_scored
 
 
 def test_a_domain_regression_stops_the_run_and_names_the_flips(world: World) -> None:
@@ -160,7 +176,7 @@ def test_an_advisory_stage_that_breaks_is_shown_and_stops_nothing(world: World) 
     assert world.run(world.policy(stages=[{**STAGES["serving"], "rules": soft}, "fraud"])) == 0
     record = world.record()
     assert [s.status for s in record.stages] == [Status.ERROR, Status.PASS]
-    assert record.verdict.sentence.startswith("The one blocking rule holds in fraud (320 items")
+    assert record.verdict.sentence.startswith("The one blocking rule holds in fraud (")
     assert "; 2 advisory rules could not be measured: serving." in record.verdict.sentence
 
 
@@ -179,7 +195,7 @@ def test_a_set_too_small_for_its_bound_is_refused_before_it_costs_anything(
 def test_too_little_evidence_is_inconclusive_and_warn_says_so(world: World) -> None:
     path = world.root / "questions.jsonl"
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:80]))
-    stage = {**STAGES["fraud"], "rules": [{"metric": "accuracy", "max_drop": "4pp"}]}
+    stage = {**STAGES["fraud"], "rules": [{"metric": "accuracy", "max_drop": "4pp", "scope": "population"}]}
     world.checkpoint("candidate", seed=2, error_rate=0.05)
     assert world.run(world.policy([stage])) == 3
     finding = world.finding("fraud.accuracy.max_drop")
@@ -245,7 +261,7 @@ def test_what_leaves_the_folder_names_no_prompt_by_default(world: World) -> None
 def test_run_json_is_plain_json_with_the_promised_fields(world: World) -> None:
     world.run(world.policy(stages=["fraud"]))
     document = json.loads((world.root / "out" / "run.json").read_text())
-    assert document["artifact_version"] == 1
+    assert document["artifact_version"] == 2
     assert document["verdict"]["status"] == "PASS"
     (stage,) = document["stages"]
     finding = stage["findings"][0]

@@ -14,8 +14,9 @@ from typing import Any
 import yaml
 
 from gate import artifact
+from gate.artifact import read_observations
 from gate.cli import main
-from gate.records import Finding, RunRecord
+from gate.records import Finding, Role, RunRecord
 
 N_QUESTIONS = 320
 WORDS = "the cat sat on a mat and saw five birds over there near old river".split()
@@ -66,6 +67,16 @@ class World:
 
     def record(self, out: str = "out") -> RunRecord:
         return artifact.loads_record((self.root / out / "run.json").read_text(encoding="utf-8"))
+
+    def scores(self, out: str = "out") -> dict[tuple[str, str, str], float]:
+        """(stage, metric, item) → what the candidate scored, of the stages that repeat exactly."""
+        return {
+            (name, o.metric, o.item_id): o.value
+            for name in ("sanity", "capability", "fraud")
+            for m in read_observations(self.root / out / "observations" / f"{name}.parquet")
+            if m.role is Role.CANDIDATE
+            for o in m.observations
+        }
 
     def finding(self, rule: str, out: str = "out") -> Finding:
         return next(f for s in self.record(out).stages for f in s.findings if f.rule.id == rule)

@@ -52,6 +52,10 @@ def measurements(draw: st.DrawFn) -> Measurement:
         role=draw(st.sampled_from(Role)),
         settings_digest=draw(TEXT),
         n_expected=draw(COUNTS),
+        n_available=draw(COUNTS),
+        n_reached=draw(COUNTS),
+        planned_tokens=draw(COUNTS),
+        chance=draw(st.none() | FINITE),
         metrics=tuple(
             draw(
                 st.lists(
@@ -94,10 +98,12 @@ def findings(draw: st.DrawFn) -> Finding:
             low=low,
             high=high,
             confidence=draw(st.floats(0.5, 1, exclude_min=True, exclude_max=True)),
+            fail_confidence=draw(st.floats(0.5, 1, exclude_min=True, exclude_max=True)),
             method=draw(TEXT),
             scope=original.interval.scope,
             valid=draw(st.sampled_from(["fixed_n", "planned_looks", "anytime"])),
         ),
+        p_value=draw(st.none() | FINITE),
         counts=draw(st.dictionaries(TEXT, FINITE, max_size=3)),
         n_paired=draw(st.integers(1, 2**40)),
         n_lost=draw(COUNTS),
@@ -142,6 +148,7 @@ def records(draw: st.DrawFn) -> RunRecord:
         candidate=base.candidate,
         environment=base.environment,
         stages=(stage,),
+        quality=None,
         flips=tuple(
             draw(
                 st.lists(

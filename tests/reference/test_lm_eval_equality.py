@@ -161,6 +161,7 @@ def ours(lm: Any, tasks_folder: Path, task: str, **settings: Any) -> Measurement
         base=tasks_folder.parent,
         settings_digest="settings",
         sample_seed="seed",
+        order_seed="seed",
         artifacts=tasks_folder.parent,
         block=None,
         progress=lambda done, total, label: None,
@@ -239,3 +240,17 @@ def test_the_transformers_backend_scores_alike(lm: Any, tasks_folder: Path, task
         return Counter({(*key[:3], round(key[3], 4), key[4]): count for key, count in found.items()})
 
     assert rounded(real) == rounded(lm)
+
+
+def test_a_real_model_samples_anew_in_every_epoch_and_the_same_again(
+    lm: Any, tasks_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def first_vowels(epochs: int) -> list[float]:
+        found = ours(lm, tasks_folder, "answer", temperature=1.0, epochs=epochs)
+        return [o.value for o in found.observations if o.metric == "exact_match,first-vowel"]
+
+    once, often = first_vowels(1), first_vowels(6)
+    assert set(once) == {0.0, 1.0}
+    assert set(often) - {0.0, 1.0}, "epochs that repeat the same answer would have no values between"
+    torch.manual_seed(99)
+    assert first_vowels(6) == often

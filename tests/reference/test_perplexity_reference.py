@@ -143,6 +143,7 @@ def _measure(
         base=base,
         settings_digest="settings",
         sample_seed="seed",
+        order_seed="seed",
         artifacts=base / "artifacts",
         block=None,
         progress=lambda done, total, label: None,

@@ -43,6 +43,19 @@ class TestPublished:
         assert _newcombe(1, 1, 7, 12) == pytest.approx((0.026, 0.507), abs=5e-4)
         assert _bonett_price(1, 1, 7, 12) == pytest.approx((0.013, 0.508), abs=5e-4)
 
+    def test_cavo_data(self) -> None:
+        """R, contingencytables: cells 59, 6, 16, 80; Tango (-0.1240, -0.0054), Wald (-0.1184, -0.0058),
+        Newcombe (-0.1186, -0.0046), Bonett-Price (-0.1195, -0.0032)."""
+        counts = {"lost": 16, "gained": 6, "n": 161}
+        score, crude = (
+            tango.interval(**counts, confidence=TWO_SIDED_95),
+            wald.interval(**counts, confidence=TWO_SIDED_95),
+        )
+        assert (score.low, score.high) == pytest.approx((-0.1240, -0.0054), abs=5e-5)
+        assert (crude.low, crude.high) == pytest.approx((-0.1184, -0.0058), abs=5e-5)
+        assert _newcombe(59, 16, 6, 80) == pytest.approx((-0.1186, -0.0046), abs=5e-5)
+        assert _bonett_price(59, 16, 6, 80) == pytest.approx((-0.1195, -0.0032), abs=5e-5)
+
     @pytest.mark.parametrize(("lost", "gained", "expected"), [(3, 9, 2.8117148), (9, 3, -0.3195892)])
     def test_tango_z(self, lost: int, gained: int, expected: float) -> None:
         assert tango.z_score(lost=lost, gained=gained, n=164, difference=-0.03) == pytest.approx(expected, abs=5e-8)

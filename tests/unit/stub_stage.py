@@ -52,6 +52,10 @@ def part(source: str, context: Context, nll: list[float], items: range) -> Measu
         role=context.role,
         settings_digest=context.settings_digest,
         n_expected=2 * len(items),
+        n_available=2 * len(items),
+        n_reached=len(items),
+        planned_tokens=len(items),
+        chance=0.25,
         metrics=(metrics.PERPLEXITY["perplexity"],),
         observations=tuple(
             Observation(metric="nll_nats", item_id=f"item {i}", value=nll[0] + i / 3, weight=1, cluster=None, group="é")

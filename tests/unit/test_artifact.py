@@ -92,6 +92,7 @@ class TestRunJson:
             "low": 0.1033,
             "high": 0.1278,
             "confidence": 0.95,
+            "fail_confidence": 0.95,
             "method": "tango",
             "scope": "population",
             "valid": "fixed_n",
@@ -120,8 +121,9 @@ class TestRunJson:
             ("[]", "without an artifact_version"),
             ('{"verdict": "PASS"}', "without an artifact_version"),
             ('{"artifact_version": true}', "without an artifact_version"),
-            ('{"artifact_version": 1}', "not a run record of version 1: .*Missing|missing|required"),
-            (changed(RECORDS["pass"], "artifact_version", 2), "version 2, written by a newer gate.*up to 1: upgrade"),
+            ('{"artifact_version": 1}', "not a run record of version 1: missing 'stages'"),
+            ('{"artifact_version": 2}', "not a run record of version 2: .*required"),
+            (changed(RECORDS["pass"], "artifact_version", 3), "version 3, written by a newer gate.*up to 2: upgrade"),
             (changed(RECORDS["pass"], "artifact_version", 0), "version 0, which no gate has written"),
             (changed(RECORDS["pass"], "surprise", 1), "unknown field surprise"),
             (
@@ -156,7 +158,7 @@ class TestRunJson:
 
     def test_the_fixture_of_version_1_still_loads(self) -> None:
         record = loads_record(GOLDEN.read_text(encoding="utf-8"))
-        assert record.artifact_version == 1
+        assert record.artifact_version == ARTIFACT_VERSION
         assert record.verdict.status == "REGRESSION"
         assert record.verdict.deciding == ("fraud.accuracy.max_drop",)
         assert [s.status for s in record.stages] == ["PASS", "REGRESSION", "SKIPPED"]
@@ -192,7 +194,7 @@ class TestSchema:
             ("verdict.status", "GREEN"),
             ("exit_code", ...),
             ("stages.0.findings.0.reason", ...),
-            ("artifact_version", 2),
+            ("artifact_version", 3),
             ("extra", 1),
             ("stages.0.findings.0.interval.low", "0"),
         ],
@@ -215,6 +217,10 @@ def measurement(**changes: Any) -> Measurement:
         "role": Role.BASELINE,
         "settings_digest": "d" * 64,
         "n_expected": 3,
+        "n_available": 4,
+        "n_reached": 3,
+        "planned_tokens": 120,
+        "chance": None,
         "metrics": (DOMAIN["accuracy"], DOMAIN["empty_rate"]),
         "observations": (observation("a"), observation("b", value=0.0, group="x")),
         "failures": (ItemFailure(item_id="c", kind="timeout", message="60 s"),),

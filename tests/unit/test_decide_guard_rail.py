@@ -15,7 +15,7 @@ from gate.records import (
 from tests.decide_factory import (
     BASELINE,
     CANDIDATE,
-    CONFIDENCE,
+    TERMS,
     judged,
     lost,
     pair_of,
@@ -93,11 +93,11 @@ class TestGuardRails:
         groups = ["a"] * 60 + ["b"] * 60
         pair = tuple(scored(r, [1.0] * 120, groups=groups, n_expected=123) for r in (BASELINE, CANDIDATE))
         of = rule("max_drop 8pp", by="category", max_lost=lost(3))
-        found = judge(of, pair[0], pair[1], CONFIDENCE)
+        found = judge(of, pair[0], pair[1], TERMS)
         assert found.status is Status.INCONCLUSIVE
         assert all(m.interval is not None and m.interval.high > 0.08 for m in found.members)
         whole = tuple(scored(r, [1.0] * 120, groups=groups) for r in (BASELINE, CANDIDATE))
-        assert judge(of, whole[0], whole[1], CONFIDENCE).status is Status.PASS
+        assert judge(of, whole[0], whole[1], TERMS).status is Status.PASS
 
     def test_a_group_that_one_role_lost_is_not_forgotten(self) -> None:
         baseline, candidate = self.by_category({"a": (0, 200), "b": (0, 3)})

@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
-from gate.decide.judge import could_not_measure, judge, skipped
+from gate.decide.judge import judge
+from gate.decide.terms import Terms
+from gate.decide.unjudged import could_not_measure, skipped
 from gate.metrics import DOMAIN, PROFILE
 from gate.records import (
     Direction,
@@ -62,7 +64,7 @@ class TestThreeWays:
         assert (found.interval.method, found.interval.confidence) == ("tango+wald", 0.95)
         assert (found.interval.scope, found.interval.valid) == (Scope.POPULATION, "fixed_n")
         assert found.detectable == pytest.approx(2.486 * math.sqrt(0.02 / 1000), rel=1e-3)
-        assert found.reason == "the drop keeps the bound 3pp over its whole interval (95% on each side)"
+        assert found.reason == "the drop keeps the bound 3pp over its whole interval (95% sure)"
 
     @pytest.mark.parametrize("text", ["max_drop 3pp", "min_retained 97%"])
     def test_a_clear_loss(self, text: str) -> None:
@@ -111,7 +113,10 @@ class TestThreeWays:
         assert (found.status, found.baseline) == (Status.PASS, None)
 
     def test_the_interval_narrows_with_the_confidence(self) -> None:
-        wide, narrow = (judge(rule("max_drop 3pp"), *self.PAIR, c).interval for c in (0.99, 0.8))
+        wide, narrow = (
+            judge(rule("max_drop 3pp"), *self.PAIR, Terms(confidence=c, fail_confidence=c, order_seed=None)).interval
+            for c in (0.99, 0.8)
+        )
         assert wide is not None
         assert narrow is not None
         assert wide.low < narrow.low < narrow.high < wide.high
@@ -205,8 +210,8 @@ class TestClusters:
 
     def test_population_scope_sees_that_losses_gather_in_one_subject(self) -> None:
         pair = self.clustered([60, 0, 0, 0, 0], 100)
-        item_level = judged(rule("max_drop 20pp"), pair)
-        population = judged(rule("max_drop 20pp", scope=Scope.POPULATION), pair)
+        item_level = judged(rule("max_drop 20pp", scope=Scope.BENCHMARK), pair)
+        population = judged(rule("max_drop 20pp"), pair)
         assert item_level.status is Status.PASS
         assert population.status is Status.INCONCLUSIVE
         assert population.counts["G"] == 5

@@ -19,7 +19,7 @@ from gate.records import (
 from tests.decide_factory import (
     BASELINE,
     CANDIDATE,
-    CONFIDENCE,
+    TERMS,
     failure,
     judged,
     measurement,
@@ -84,7 +84,7 @@ class TestTiming:
 
     def test_equal_blocks_keep_a_resolution(self) -> None:
         pair = tuple(self.blocks(r, self.SPEED, {1: [50.0] * 8}) for r in (BASELINE, CANDIDATE))
-        found = judge(rule("min_retained 95%", metric="decode_tokens_per_second"), pair[0], pair[1], CONFIDENCE)
+        found = judge(rule("min_retained 95%", metric="decode_tokens_per_second"), pair[0], pair[1], TERMS)
         assert found.interval is not None
         assert (found.interval.low, found.interval.high) == pytest.approx((0.999, 1.001), abs=1e-6)
         assert found.status is Status.PASS
@@ -103,7 +103,7 @@ class TestTiming:
     def test_a_batch_that_neither_could_run_is_not_forgotten(self) -> None:
         failures = [failure(f"block/{k}/batch=8", "out_of_memory") for k in range(8)]
         pair = tuple(self.blocks(r, self.SPEED, {1: [50.0] * 8}, failures=failures) for r in (BASELINE, CANDIDATE))
-        found = judge(rule("min_retained 95%", metric="decode_tokens_per_second"), pair[0], pair[1], CONFIDENCE)
+        found = judge(rule("min_retained 95%", metric="decode_tokens_per_second"), pair[0], pair[1], TERMS)
         assert found.status is Status.ERROR
 
     def test_a_missing_block_is_lost(self) -> None:

@@ -76,6 +76,7 @@ def run(
         base=folder,
         settings_digest="digest",
         sample_seed=seed,
+        order_seed=seed,
         artifacts=folder,
         block=None,
         progress=lambda done, total, label: None,
@@ -243,6 +244,92 @@ def test_the_space_before_a_choice(tmp_path: Path, more: dict[str, Any], first: 
     assert seen[0] == first
 
 
+class Sampled(Scripted):
+    """Says something else in every epoch: the n-th answer to a prompt is `script[prompt][n]`."""
+
+    def __init__(self, script: Mapping[str, Sequence[str]]) -> None:
+        super().__init__(self._next)
+        self.script = {prompt: iter(answers) for prompt, answers in script.items()}
+        self.asked: list[tuple[float, int]] = []
+
+    def _next(self, prompt: str) -> str:
+        text = next(self.script[prompt])
+        if text == "fails":
+            raise RuntimeError("no memory")
+        return text
+
+    def generate(self, prompts: Sequence[str], *, max_new_tokens: int, **more: Any) -> list[Generation]:
+        self.asked.append((more["temperature"], more["seed"]))
+        return super().generate(prompts, max_new_tokens=max_new_tokens)
+
+
+def test_epochs_are_averaged(tmp_path: Path) -> None:
+    backend = Sampled({"0 plus 1": ["1", "", "2 …", "1"], "1 plus 1": ["0", "0", "0", "2"]})
+    more: dict[str, Any] = {"temperature": 0.7, "epochs": {"baseline": 4, "candidate": 1}, "pass_at": 1}
+    measurement, _ = run(tmp_path, rows(2), backend, **more)
+    assert values(measurement, "correct") == {"q0": 0.5, "q1": 0.25}
+    assert values(measurement, "pass_at_k") == {"q0": 0.5, "q1": 0.25}
+    assert values(measurement, "empty") == {"q0": 0.25, "q1": 0}
+    assert values(measurement, "truncated") == {"q0": 0.25, "q1": 0}
+    assert values(measurement, "output_tokens") == {"q0": 1.0, "q1": 1.0}
+    assert {a.prompt: a.output for a in measurement.answers} == {"0 plus 1": "1", "1 plus 1": "0"}
+    assert {temperature for temperature, _ in backend.asked} == {0.7}
+    assert len({seed for _, seed in backend.asked}) == 4
+    assert {m.observed for m in measurement.metrics} == {o.metric for o in measurement.observations}
+
+
+def test_an_item_that_fails_in_one_epoch_is_lost(tmp_path: Path) -> None:
+    backend = Sampled({"0 plus 1": ["1"] * 9, "1 plus 1": ["2", "fails", "fails", "2"]})
+    measurement, _ = run(tmp_path, rows(2), backend, temperature=1.0, epochs=3)
+    assert values(measurement, "correct") == {"q0": 1.0}
+    (failure,) = measurement.failures
+    assert failure.item_id.startswith("sums/q1/")
+    assert (failure.kind, failure.message) == ("model_error", "epoch 2 of 3: RuntimeError: no memory")
+
+
+def test_corpus_metrics_are_averaged_over_the_epochs(tmp_path: Path) -> None:
+    data = [{**row, "expected": "a" if i % 3 else "b"} for i, row in enumerate(rows(40))]
+    inputs = [row["input"] for row in data]
+    said = [{prompt: "ab"[(i + i // (4 + e)) % 2] for i, prompt in enumerate(inputs)} for e in range(2)]
+
+    def macro_f1(backend: Scripted, **more: Any) -> dict[str, float]:
+        measurement, _ = run(tmp_path, data, backend, text_metrics=["macro_f1"], **more)
+        return {o.item_id: o.value for o in measurement.observations if o.metric == "macro_f1"}
+
+    first, second = (macro_f1(Scripted(answers.__getitem__)) for answers in said)
+    both = macro_f1(Sampled({p: [said[0][p], said[1][p]] for p in inputs}), temperature=1.0, epochs=2)
+    assert first["all"] != second["all"]
+    assert both == pytest.approx({name: (first[name] + second[name]) / 2 for name in first}, abs=1e-15)
+
+
+def test_the_judge_reads_every_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from gate.stages import judge_endpoint
+    from gate.stages.isolation import Failed
+
+    def opinions(judge: Any, key: Any, parts: Sequence[tuple[str, str, str]]) -> list[Any]:
+        none = Failed(kind="judge_failed", message="no reply")
+        return [
+            none if answer == "?" else judge_endpoint.Opinion(score=len(answer) / 10, agreed=True)
+            for _, _, answer in parts
+        ]
+
+    monkeypatch.setattr(judge_endpoint, "opinions", opinions)
+    backend = Sampled({"0 plus 1": ["1", "1 2"], "1 plus 1": ["2", "?"]})
+    judge = {"url": "http://localhost:1", "model": "m", "rubric": "r"}
+    measurement, _ = run(tmp_path, rows(2), backend, temperature=1.0, epochs=2, judge=judge)
+    assert values(measurement, "judge_score") == pytest.approx({"q0": 0.2})
+    assert values(measurement, "correct") == {"q0": 1.0, "q1": 0.5}
+    assert any("no usable scores for 1 answers" in note for note in measurement.notes)
+
+
+def test_choices_have_no_decoding_to_name(tmp_path: Path) -> None:
+    scored, _ = run(tmp_path, choice_rows(), Scripted(lambda p: "", lambda c, t: 0.0), match="choice")
+    assert scored.notes == ()
+    written, parts = run(tmp_path, rows(70), Scripted(add_one))
+    assert [n for n in written.notes if "greedy" in n] == list(parts[0].notes)
+    assert len(written.notes) == 1
+
+
 def test_json_answers(tmp_path: Path) -> None:
     said = {"0": '{"n": 1}', "1": 'so: {"n": 3}', "2": "{n: 3}"}
     data = [{**row, "expected": {"n": i + 1}} for i, row in enumerate(rows(3))]
@@ -327,6 +414,7 @@ def test_progress_counts_items(tmp_path: Path) -> None:
         base=tmp_path,
         settings_digest="d",
         sample_seed="s",
+        order_seed="s",
         artifacts=tmp_path,
         block=None,
         progress=lambda *x: seen.append(x),

@@ -17,8 +17,8 @@ from gate import launch, stages
 from gate.backends import Checkpoint
 from gate.child import environment
 from gate.errors import BudgetExceeded, CheckpointError, CouldNotMeasure, DataError, Refused, UsageError, WorkerError
-from gate.launch import Worker
-from gate.records import Measurement, Role
+from gate.launch import Stream, Worker
+from gate.records import Measurement, Role, merge
 from tests.unit import stub_stage
 
 Start = Callable[..., Worker]
@@ -69,9 +69,24 @@ def stage(name: str) -> dict[str, Any]:
 
 
 def measure(worker: Worker, name: str, tmp_path: Path, **changes: Any) -> list[Measurement]:
-    context = {"base": tmp_path, "settings_digest": "d", "sample_seed": "ab", "artifacts": tmp_path, "block": 4}
-    arguments: dict[str, Any] = {"deadline_seconds": None, "on_progress": lambda *_: None}
-    return worker.measure(stage=stage(name), context=context, **{**arguments, **changes})
+    """All parts of a stage, merged by source."""
+    parts: dict[str, list[Measurement]] = {}
+    stream = begin(worker, name, tmp_path, changes.get("on_progress", lambda *_: None))
+    while (part := stream.advance(changes.get("deadline_seconds"))) is not None:
+        parts.setdefault(part.source, []).append(part)
+    return [merge(p) for p in parts.values()]
+
+
+def begin(worker: Worker, name: str, tmp_path: Path, on_progress: Callable[..., None] = lambda *_: None) -> Stream:
+    context = {
+        "base": tmp_path,
+        "settings_digest": "d",
+        "sample_seed": "ab",
+        "order_seed": "cd",
+        "artifacts": tmp_path,
+        "block": 4,
+    }
+    return worker.begin(stage=stage(name), context=context, on_progress=on_progress)
 
 
 def is_running(pid: int) -> bool:
@@ -245,9 +260,23 @@ def test_the_deadline_stops_a_stage_and_spares_the_worker(start: Start, tmp_path
 def test_what_was_measured_before_the_deadline_is_kept(start: Start, tmp_path: Path) -> None:
     worker = start()
     worker.open()
-    with pytest.raises(BudgetExceeded) as caught:
-        measure(worker, "late", tmp_path, deadline_seconds=0.5)
-    assert [(m.source, len(m.observations)) for m in caught.value.reached] == [("second", 6), ("first", 6)]
+    stream = begin(worker, "late", tmp_path)
+    parts = [stream.advance(0.5) for _ in range(4)]
+    assert [(p.source, len(p.observations)) for p in parts if p] == [("second", 3)] * 2 + [("first", 3)] * 2
+    with pytest.raises(BudgetExceeded):
+        stream.advance(0.5)
+
+
+def test_streams_take_turns_and_may_be_left(start: Start, tmp_path: Path) -> None:
+    worker = start()
+    worker.open()
+    one, other = begin(worker, "ok", tmp_path), begin(worker, "ok", tmp_path)
+    turns = [one.advance(None), other.advance(None), one.advance(None)]
+    assert [p.source for p in turns if p] == ["second"] * 3
+    one.end()
+    assert [p.source for p in iter(lambda: other.advance(None), None)] == ["second", "first", "first"]
+    assert other.advance(None) is None
+    assert len(measure(worker, "ok", tmp_path)) == 2
 
 
 def test_a_stage_that_ignores_the_deadline_is_ended(start: Start, tmp_path: Path) -> None:

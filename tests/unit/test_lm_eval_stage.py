@@ -11,13 +11,16 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
-from gate.backends import Backend
+from gate.backends import Backend, Checkpoint
+from gate.backends.fake import open_backend as open_fake
 from gate.errors import CouldNotMeasure, DataError, ExitCode
 from gate.policy import LmEvalStage
 from gate.records import Direction, Estimand, Measurement, Role, merge
 from gate.stages import Context
+from gate.stages.epochs import pass_at_k
 from gate.stages.lm_eval import check, measure
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
@@ -105,19 +108,24 @@ def settings(task: str, *, include_path: str | None = "tasks", **more: Any) -> L
     return LmEvalStage.model_validate(stage)
 
 
-def run(
-    folder: Path, lm: ScriptedLM, task: str, *, role: Role = Role.BASELINE, seed: str = "seed", **more: Any
+def run(folder: Path, lm: ScriptedLM, task: str, **more: Any) -> Measurement:
+    backend: Backend = ScriptedBackend(lm)  # type: ignore[assignment]
+    return run_on(folder, backend, task, **more)
+
+
+def run_on(
+    folder: Path, backend: Backend, task: str, *, role: Role = Role.BASELINE, seed: str = "seed", **more: Any
 ) -> Measurement:
     context = Context(
         role=role,
         base=folder,
         settings_digest="digest",
         sample_seed=seed,
+        order_seed=seed,
         artifacts=folder,
         block=None,
         progress=lambda done, total, label: None,
     )
-    backend: Backend = ScriptedBackend(lm)  # type: ignore[assignment]
     return merge(list(measure(backend, settings(task, **more), context)))
 
 
@@ -327,6 +335,147 @@ def test_examples_from_the_evaluated_split_are_pointed_out(tmp_path: Path) -> No
     write(tmp_path, "quiz", rows(4), QUIZ)
     notes = run(tmp_path, ScriptedLM(), "quiz", fewshot=1).notes
     assert "quiz: the few-shot examples come from the evaluated split and may contain the item itself" in notes
+
+
+# ---- sampled decoding
+
+
+class DyingLM(ScriptedLM):
+    """Cannot write an answer that begins with the third question from its second epoch on."""
+
+    def generate_until(self, requests: Sequence[Any]) -> list[str]:
+        seen = {r.args[0] for r in self.seen}
+        if any(r.args[0] == "question 3" and r.args[0] in seen for r in requests):
+            raise RuntimeError("no memory")
+        return super().generate_until(requests)
+
+
+FIXED = """
+from pathlib import Path
+from lm_eval.api.instance import Instance
+from lm_eval.api.task import ConfigurableTask
+from lm_eval.tasks._yaml_loader import load_yaml
+
+class Fixed(ConfigurableTask):
+    def __init__(self, config=None):
+        own = load_yaml(Path(__file__).parent / "inner.yaml")
+        own["dataset_kwargs"]["data_files"]["test"] = str(Path(__file__).parent / "inner.jsonl")
+        super().__init__(config=own)
+
+    def construct_requests(self, doc, ctx, **kwargs):
+        kwargs = {k: v for k, v in kwargs.items() if k == "metadata"}
+        return [Instance(request_type="generate_until", doc=doc, arguments=(ctx, {"until": []}), idx=0, **kwargs)]
+"""
+
+
+def tossing() -> ScriptedLM:
+    """Answers by the generator that lm-eval's models sample from."""
+    return ScriptedLM(says=lambda context: str(int(torch.rand(()) < 0.5)))
+
+
+SAMPLED: dict[str, Any] = {"temperature": 0.8, "epochs": {"baseline": 8, "candidate": 2}}
+
+
+def test_epochs_are_averaged_and_repeatable(tmp_path: Path) -> None:
+    write(tmp_path, "open", rows(60), OPEN)
+    lm = tossing()
+    first = run(tmp_path, lm, "open", **SAMPLED, pass_at=2)
+    torch.manual_seed(1)
+    assert run(tmp_path, lm, "open", **SAMPLED, pass_at=2).observations == first.observations
+    means, passes = values(first, "exact_match"), values(first, "pass_at_k by exact_match")
+    assert len(means) == len(passes) == 60
+    assert {round(v * 8, 9) for v in means} <= set(range(9))
+    assert len(set(means)) > 4
+    assert math.fsum(means) / 60 == pytest.approx(0.5, abs=0.1)  # of 480 answers, sd 0.023
+    assert passes == [pass_at_k(answers=8, right=round(8 * v), k=2) for v in means]
+    assert {m.name: m.observed for m in first.metrics} == {
+        "exact_match": "exact_match",
+        "pass_at_k": "pass_at_k by exact_match",
+    }
+    assert {(r.args[1]["do_sample"], r.args[1]["temperature"]) for r in lm.seen} == {(True, 0.8)}
+    assert "sampled at temperature 0.8, 8 epochs" in first.notes
+    assert "pass_at_k: the chance that one of 2 answers is right by 'exact_match'" in first.notes
+    assert not [n for n in first.notes if "greedy" in n]
+    assert first.planned_tokens == 8 * run(tmp_path, lm, "open", temperature=0.8).planned_tokens
+    assert len(first.answers) == first.n_reached == 60
+    candidate = run(tmp_path, lm, "open", role=Role.CANDIDATE, **SAMPLED)
+    assert set(values(candidate, "exact_match")) == {0.0, 0.5, 1.0}
+
+
+def test_the_fake_model_samples_too(tmp_path: Path) -> None:
+    write(tmp_path, "open", rows(60), OPEN)
+    answers = {r["question"]: str(r["gold"]) for r in rows(60)}
+    (tmp_path / "fake.json").write_text(json.dumps({"kind": "fake", "answers": answers, "error_rate": 0.5}))
+    backend = open_fake(Checkpoint(path=str(tmp_path), load={}, dtype="auto", tokenizer=None), "cpu")
+    found = [run_on(tmp_path, backend, "open", **SAMPLED) for _ in range(2)]
+    assert found[0].observations == found[1].observations
+    assert len(set(values(found[0], "exact_match"))) > 4
+
+
+def test_an_item_that_fails_in_one_epoch_is_lost(tmp_path: Path) -> None:
+    write(tmp_path, "open", rows(5), OPEN)
+    measurement = run(tmp_path, DyingLM(), "open", temperature=1.0, epochs=3)
+    (failure,) = measurement.failures
+    assert (failure.kind, failure.message) == ("model_error", "epoch 2 of 3: RuntimeError: no memory")
+    assert len(values(measurement, "exact_match")) == 4
+
+
+def test_pass_at_k_needs_a_metric_that_is_right_or_wrong(tmp_path: Path) -> None:
+    code = "def score(doc, results):\n    return {'acc': 0.5}\n"
+    write(tmp_path, "graded", rows(4), {**OPEN, "metric_list": [ACC]})
+    path = tmp_path / "tasks" / "graded.yaml"
+    path.write_text(path.read_text() + "process_results: !function graded_scoring.score\n")
+    (tmp_path / "tasks" / "graded_scoring.py").write_text(code)
+    measurement = run(tmp_path, ScriptedLM(), "graded", temperature=1.0, epochs=2, pass_at=2)
+    assert [m.name for m in measurement.metrics] == ["acc"]
+    said = "metric 'pass_at_k' is not reported: no metric of the task is 0 or 1 on every answer"
+    assert said in measurement.notes
+
+
+def test_greedy_is_named_where_the_model_writes(tmp_path: Path) -> None:
+    write(tmp_path, "open", rows(40), OPEN)
+    write(tmp_path, "quiz", rows(40), QUIZ)
+    greedy = "greedy decoding (temperature 0): differences in the distribution of answers stay unseen"
+    assert run(tmp_path, ScriptedLM(), "open").notes == (greedy,)
+    assert run(tmp_path, ScriptedLM(), "quiz").notes == ()
+
+
+def test_a_task_that_samples_by_itself_is_not_called_greedy_and_is_repeatable(tmp_path: Path) -> None:
+    own = {**OPEN["generation_kwargs"], "do_sample": True, "temperature": 0.2, "top_p": 0.95}
+    write(tmp_path, "open", rows(40), {**OPEN, "generation_kwargs": own})
+    lm = tossing()
+    first = run(tmp_path, lm, "open")
+    assert first.notes == ("sampled at temperature 0.2, 1 epoch",)
+    assert run(tmp_path, lm, "open").observations == first.observations
+    assert {r.args[1]["temperature"] for r in lm.seen} == {0.2}
+    lm.seen.clear()
+    run(tmp_path, lm, "open", temperature=0.9)
+    assert {(r.args[1]["temperature"], r.args[1]["top_p"]) for r in lm.seen} == {(0.9, 0.95)}
+
+
+@pytest.mark.parametrize("task", ["quiz", "both"])
+def test_only_answers_that_are_written_can_be_sampled(tmp_path: Path, task: str) -> None:
+    write(tmp_path, "open", rows(2), OPEN)
+    write(tmp_path, "quiz", rows(2), QUIZ)
+    (tmp_path / "tasks" / "both.yaml").write_text(yaml.safe_dump({"group": "both", "task": ["open", "quiz"]}))
+    with pytest.raises(DataError, match=r"found `temperature: 0\.7` for 'quiz', whose output_type is multiple_choice"):
+        check(settings(task, temperature=0.7), tmp_path)
+
+
+def test_a_bundled_task_is_refused_before_its_data_is_read(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="found `temperature: 1` for 'arc_easy'"):
+        check(settings("arc_easy", include_path=None, temperature=1.0), tmp_path)
+    check(settings("gsm8k", include_path=None, temperature=1.0, epochs=4), tmp_path)
+
+
+def test_a_task_whose_code_fixes_its_decoding_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "tasks").mkdir()
+    (tmp_path / "tasks" / "fixed.yaml").write_text("task: fixed\nclass: !function fixed_task.Fixed\n")
+    (tmp_path / "tasks" / "fixed_task.py").write_text(FIXED)
+    write(tmp_path, "inner", rows(2), OPEN)
+    assert len(run(tmp_path, ScriptedLM(), "fixed").observations) == 2
+    with pytest.raises(DataError, match=r"'fixed': found temperature 0 in its requests, expected 0\.7: its own code"):
+        run(tmp_path, ScriptedLM(), "fixed", temperature=0.7)
 
 
 # ---- what is refused before a model is loaded

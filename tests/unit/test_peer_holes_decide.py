@@ -8,13 +8,12 @@ import pytest
 
 from gate.decide.combine import combine
 from gate.decide.judge import judge
-from gate.decide.prefix import out_of_time
 from gate.metrics import DOMAIN
 from gate.records import Measurement, Role, Status
 from tests.decide_factory import (
     BASELINE,
     CANDIDATE,
-    CONFIDENCE,
+    TERMS,
     failure,
     finding,
     lost,
@@ -27,15 +26,15 @@ from tests.decide_factory import (
 
 
 def test_hole_1_two_empty_folders_are_an_error() -> None:
-    found = judge(rule("max_drop 3pp"), measurement(BASELINE, (), 0), measurement(CANDIDATE, (), 0), CONFIDENCE)
+    found = judge(rule("max_drop 3pp"), measurement(BASELINE, (), 0), measurement(CANDIDATE, (), 0), TERMS)
     assert found.status is Status.ERROR
     assert "0 of 0 items could not be measured" in found.reason
-    assert judge(rule("max_drop 3pp"), None, None, CONFIDENCE).status is Status.ERROR
-    assert judge(rule("min 0.5"), None, measurement(CANDIDATE, (), 0), CONFIDENCE).status is Status.ERROR
+    assert judge(rule("max_drop 3pp"), None, None, TERMS).status is Status.ERROR
+    assert judge(rule("min 0.5"), None, measurement(CANDIDATE, (), 0), TERMS).status is Status.ERROR
 
 
 def test_hole_2_ten_items_without_a_flip_are_inconclusive_at_one_point() -> None:
-    found = judge(rule("max_drop 1pp"), *pair_of(7, 0, 0, 3), CONFIDENCE)
+    found = judge(rule("max_drop 1pp"), *pair_of(7, 0, 0, 3), TERMS)
     assert found.status is Status.INCONCLUSIVE
     assert found.estimate == 0.0
     assert found.interval is not None
@@ -46,7 +45,7 @@ def test_hole_2_ten_items_without_a_flip_are_inconclusive_at_one_point() -> None
 
 def test_hole_3_sixty_of_two_hundred_items_are_an_error() -> None:
     everything, some = scored(BASELINE, [1.0] * 200), scored(CANDIDATE, [1.0] * 60, n_expected=200)
-    found = judge(rule("max_drop 3pp"), everything, some, CONFIDENCE)
+    found = judge(rule("max_drop 3pp"), everything, some, TERMS)
     assert (found.status, found.n_paired, found.n_lost) == (Status.ERROR, 60, 140)
     assert "140 of 200 items could not be measured" in found.reason
     assert "'item 0060', 'item 0061', 'item 0062'" in found.reason
@@ -57,19 +56,19 @@ def test_hole_4_a_failure_is_not_a_wrong_answer() -> None:
     baseline = scored(BASELINE, [1.0] * 20)
     failures = [failure(f"item {i:04d}", "sandbox") for i in range(14, 20)]
     measured = scored(CANDIDATE, [1.0] * 14, n_expected=20, failures=failures)
-    found = judge(rule("max_drop 3pp"), baseline, measured, CONFIDENCE)
+    found = judge(rule("max_drop 3pp"), baseline, measured, TERMS)
     assert found.status is Status.ERROR
     assert "candidate sandbox: 6" in found.reason
-    tolerant = judge(rule("max_drop 3pp", max_lost=lost(6)), baseline, measured, CONFIDENCE)
+    tolerant = judge(rule("max_drop 3pp", max_lost=lost(6)), baseline, measured, TERMS)
     assert tolerant.status is Status.INCONCLUSIVE
     assert tolerant.estimate == 0.0  # of the fourteen that were measured, none went wrong
     scored_zero = scored(CANDIDATE, [1.0] * 14 + [0.0] * 6)
-    assert judge(rule("max_drop 3pp"), baseline, scored_zero, CONFIDENCE).status is Status.REGRESSION
+    assert judge(rule("max_drop 3pp"), baseline, scored_zero, TERMS).status is Status.REGRESSION
 
 
 def test_hole_5_a_relative_rule_has_an_interval_too() -> None:
     # 4 of 30 → 3 of 30 is "−25 %", and says next to nothing
-    found = judge(rule("min_retained 95%"), *pair_of(3, 1, 0, 26), CONFIDENCE)
+    found = judge(rule("min_retained 95%"), *pair_of(3, 1, 0, 26), TERMS)
     assert found.estimate == pytest.approx(0.75)
     assert found.interval is not None
     assert found.interval.low < 0.5 < 1.0 < found.interval.high
@@ -79,7 +78,7 @@ def test_hole_5_a_relative_rule_has_an_interval_too() -> None:
 def test_hole_6_a_continuous_collapse_is_a_regression_without_a_single_flip() -> None:
     metric = DOMAIN["rouge_l"]
     baseline, candidate = scored(BASELINE, [0.8] * 50, metric=metric), scored(CANDIDATE, [0.4] * 50, metric=metric)
-    found = judge(rule("max_drop 3pp", metric="rouge_l"), baseline, candidate, CONFIDENCE)
+    found = judge(rule("max_drop 3pp", metric="rouge_l"), baseline, candidate, TERMS)
     assert found.status is Status.REGRESSION
     assert found.estimate == pytest.approx(0.4)
 
@@ -87,7 +86,7 @@ def test_hole_6_a_continuous_collapse_is_a_regression_without_a_single_flip() ->
 @pytest.mark.parametrize("candidate", [0.0, 1.0])
 def test_hole_8_a_baseline_of_zero_is_never_green(candidate: float) -> None:
     baseline, other = scored(BASELINE, [0.0] * 100), scored(CANDIDATE, [candidate] * 100)
-    found = judge(rule("min_retained 97%"), baseline, other, CONFIDENCE)
+    found = judge(rule("min_retained 97%"), baseline, other, TERMS)
     assert found.status is Status.ERROR
     assert "the baseline scored 0 over all 100 items" in found.reason
 
@@ -99,7 +98,7 @@ def test_hole_8_a_baseline_of_zero_is_never_green(candidate: float) -> None:
 def test_a_drop_that_no_candidate_could_show_is_never_green(baseline_right: int, bound: str, scores: str) -> None:
     baseline = scored(BASELINE, [1.0] * baseline_right + [0.0] * (320 - baseline_right))
     for candidate in (0.0, 1.0):
-        found = judge(rule(f"max_drop {bound}"), baseline, scored(CANDIDATE, [candidate] * 320), CONFIDENCE)
+        found = judge(rule(f"max_drop {bound}"), baseline, scored(CANDIDATE, [candidate] * 320), TERMS)
         assert found.status is Status.ERROR
         assert found.reason == (
             f"no candidate could fail this rule: the baseline scores {scores} and a drop of "
@@ -107,7 +106,7 @@ def test_a_drop_that_no_candidate_could_show_is_never_green(baseline_right: int,
             "bound"
         )
     above = scored(BASELINE, [1.0] * 33 + [0.0] * 287)
-    nothing = judge(rule("max_drop 10pp"), above, scored(CANDIDATE, [0.0] * 320), CONFIDENCE)
+    nothing = judge(rule("max_drop 10pp"), above, scored(CANDIDATE, [0.0] * 320), TERMS)
     assert nothing.status is Status.INCONCLUSIVE  # it could fail, and is not a pass
 
 
@@ -118,16 +117,16 @@ def test_a_corpus_score_too_low_to_drop_is_never_green(name: str) -> None:
         return scored(role, values, metric=DOMAIN[name], n_expected=500)
 
     of = rule("max_drop 3pp", metric=name)
-    found = judge(of, corpus(BASELINE, 0.03), corpus(CANDIDATE, 0.0), CONFIDENCE)
+    found = judge(of, corpus(BASELINE, 0.03), corpus(CANDIDATE, 0.0), TERMS)
     assert found.status is Status.ERROR
     assert "the baseline scores 3% and a drop of 3 pp is allowed" in found.reason
-    assert judge(of, corpus(BASELINE, 0.5), corpus(CANDIDATE, 0.5), CONFIDENCE).status is Status.PASS
+    assert judge(of, corpus(BASELINE, 0.5), corpus(CANDIDATE, 0.5), TERMS).status is Status.PASS
 
 
 @pytest.mark.parametrize("text", ["max 1", "min 0"])
 def test_a_score_bound_that_nothing_breaks_is_never_green(text: str) -> None:
     """lm-eval's metrics are known after measuring only, so the policy cannot refuse `max: 1`."""
-    found = judge(rule(text), *pair_of(90, 0, 0, 10), CONFIDENCE)
+    found = judge(rule(text), *pair_of(90, 0, 0, 10), TERMS)
     assert found.status is Status.ERROR
     assert found.reason.startswith("no candidate could fail this rule: ")
 
@@ -140,7 +139,7 @@ def test_a_rule_cut_short_by_the_clock_says_what_was_reached() -> None:
         grouped = [
             replace(m, observations=tuple(replace(o, group="a") for o in m.observations)) for m in (baseline, reached)
         ]
-        found = out_of_time(of, grouped[0], grouped[1], CONFIDENCE, "stopped after 2 s")
+        found = judge(of, grouped[0], replace(grouped[1], n_reached=40), TERMS)
         assert (found.counts["reached"], found.counts["N"]) == (40, 100)
         decision = combine((of,), (stage("fraud", Status.INCONCLUSIVE, [found]),), restricted=False)
         assert (decision.status, decision.complete) == (Status.INCONCLUSIVE, False)
@@ -154,6 +153,6 @@ def test_hole_13_a_planned_rule_without_a_finding_is_an_error() -> None:
 
 
 def test_hole_13_a_metric_that_a_task_no_longer_reports_is_an_error() -> None:
-    found = judge(rule("max_drop 3pp", metric="exact_match,strict-match"), *pair_of(90, 0, 0, 10), CONFIDENCE)
+    found = judge(rule("max_drop 3pp", metric="exact_match,strict-match"), *pair_of(90, 0, 0, 10), TERMS)
     assert found.status is Status.ERROR
     assert found.reason == "fraud did not report 'exact_match,strict-match', it reported accuracy"

@@ -14,6 +14,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from gate.backends import Backend, BackendInfo, OutOfMemory, Window, WindowScores
 from gate.errors import CouldNotMeasure, DataError
@@ -94,6 +95,7 @@ def _parts(
         base=base,
         settings_digest="settings",
         sample_seed=seed,
+        order_seed=seed,
         artifacts=base / "artifacts",
         block=None,
         progress=lambda done, total, label: None,
@@ -158,6 +160,7 @@ def test_parts_say_the_same_and_progress_reaches_the_end(tmp_path: Path) -> None
         base=tmp_path,
         settings_digest="settings",
         sample_seed="seed",
+        order_seed="seed",
         artifacts=tmp_path / "artifacts",
         block=None,
         progress=lambda done, total, label: seen.append((done, total, label)),
@@ -396,3 +399,249 @@ def test_an_empty_or_missing_corpus_is_said_by_check_and_by_measure(tmp_path: Pa
         _measure(tmp_path, Bigram(), _stage())
     (tmp_path / "notes.txt").write_text("1 2")
     perplexity.check(_stage(), tmp_path)
+
+
+# -- planned looks ----------------------------------------------------------------------------------------
+
+
+class Remembering(Bigram):
+    """Scores a token by everything before it in its window, so that another layout gives other numbers."""
+
+    def score(
+        self, windows: Sequence[Window], *, top_k: int, at_ids: Sequence[NDArray[np.int32]] | None
+    ) -> Iterator[WindowScores]:
+        for window, plain in zip(windows, super().score(windows, top_k=top_k, at_ids=at_ids), strict=True):
+            seen = np.cumsum(np.array(window.tokens) * np.sqrt(np.arange(1, len(window.tokens) + 1)))
+            yield replace(plain, nll_nats=plain.nll_nats + np.sin(seen[-window.n_scored - 1 : -1]))
+
+
+def _corpus(folder: Path, lengths: Sequence[int]) -> Path:
+    (folder / "notes.txt").write_text("\n\n".join(_document(n, seed) for seed, n in enumerate(lengths)))
+    return folder
+
+
+def _at(measurement: Measurement, metric: str, look: int) -> dict[str, tuple[float, float]]:
+    """Cluster → (value, weight) of one look."""
+    chosen = [o for o in measurement.observations if o.metric == metric and o.group == f"look={look}"]
+    assert all(o.item_id.endswith(f"/look={look}") for o in chosen)
+    return {str(o.cluster): (o.value, o.weight) for o in chosen}
+
+
+LENGTHS = [40, 17, 16, 15, 1, 5, 33, 64, 50, 2]
+
+
+@pytest.mark.parametrize("bos", [0, None])
+@pytest.mark.parametrize("stride", [8, 16, 5])
+@pytest.mark.parametrize("look", [30, 90, 200, 600])
+def test_a_look_is_what_scoring_the_first_tokens_alone_would_give(
+    tmp_path: Path, bos: int | None, stride: int, look: int
+) -> None:
+    base = _corpus(tmp_path, LENGTHS)
+    grown = _measure(base, Remembering(bos=bos), _stage(looks=[30, 90, 200, 600], stride=stride))
+    per_document = look // 10
+    max_tokens = look if bos is not None else look + 10  # the first token is context there
+    alone = _measure(base, Remembering(bos=bos), _stage(max_tokens=max_tokens, stride=stride))
+    found = _at(grown, "nll_nats", look)
+    assert len(found) == grown.n_expected == (10 if bos is not None else 9)
+    for o in alone.observations:
+        value, weight = found[str(o.cluster)]
+        assert weight == o.weight <= per_document
+        assert value == pytest.approx(o.value, rel=1e-12)
+
+
+def test_looks_score_every_token_once_and_in_the_context_it_has_in_the_whole_text(tmp_path: Path) -> None:
+    base = _corpus(tmp_path, [60, 47, 9])
+    backend = Remembering()
+    stage = _stage(looks=[15, 60, 180])
+    _measure(base, backend, stage)
+    whole = Remembering()
+    _measure(base, whole, _stage())
+    scored = sorted((w.tokens[: i + 1]) for w in backend.windows for i in range(len(w.tokens))[-w.n_scored :])
+    expected = sorted((w.tokens[: i + 1]) for w in whole.windows for i in range(len(w.tokens))[-w.n_scored :])
+    assert scored == expected
+    assert len(scored) == 60 + 47 + 9
+
+
+def test_parts_of_looks(tmp_path: Path) -> None:
+    base = _corpus(tmp_path, [30] * 40)
+    parts = _parts(base, Bigram(), _stage(looks=[80, 400, 800]))
+    assert [len(p.observations) for p in parts] == [32, 8] * 3
+    assert [{o.group for o in p.observations} for p in parts] == [
+        {look} for look in ("look=80", "look=400", "look=800") for _ in range(2)
+    ]
+    assert [p.n_reached for p in parts] == [32, 8, 0, 0, 0, 0]
+    assert [p.planned_tokens for p in parts] == [32 * 2, 8 * 2, 32 * 8, 8 * 8, 32 * 10, 8 * 10]
+    merged = merge(parts)
+    assert merged.n_expected == merged.n_reached == merged.n_available == 40
+    assert merged.planned_tokens == 800
+    assert {o.weight for o in merged.observations if o.group == "look=400"} == {10.0}
+
+
+def test_progress_counts_documents_of_all_looks(tmp_path: Path) -> None:
+    seen: list[tuple[int, int, str]] = []
+    context = Context(
+        role=Role.BASELINE,
+        base=_corpus(tmp_path, [30] * 33),
+        settings_digest="settings",
+        sample_seed="seed",
+        order_seed="seed",
+        artifacts=tmp_path / "artifacts",
+        block=None,
+        progress=lambda done, total, label: seen.append((done, total, label)),
+    )
+    list(perplexity.measure(cast(Backend, Bigram()), _stage(looks=[66, 330]), context))
+    assert seen == [(i, 66, "notes") for i in range(1, 67)]
+
+
+def test_looks_draw_64_documents_unless_told(tmp_path: Path) -> None:
+    base = _corpus(tmp_path, [30] * 100)
+    assert _measure(base, Bigram(), _stage(looks=[1000])).n_expected == 64
+    assert _measure(base, Bigram(), _stage(looks=[1000], documents=20)).n_expected == 20
+
+
+def test_a_look_at_a_corpus_that_is_too_short_says_so(tmp_path: Path) -> None:
+    base = _corpus(tmp_path, [10, 20, 5])
+    measured = _measure(base, Bigram(), _stage(looks=[9, 45, 90, 300]))
+    assert sorted(o.weight for o in measured.observations if o.group == "look=45") == [5, 10, 15]
+    assert sorted(o.weight for o in measured.observations if o.group == "look=90") == [5, 10, 20]
+    assert {o.group for o in measured.observations} == {"look=9", "look=45", "look=90"}
+    assert measured.notes == (
+        "planned looks at the first 3, 15, 30, 100 scored tokens of each document",
+        "the corpus is too short for look 45: 30 tokens can be scored",
+        "the corpus is too short for look 90: 35 tokens can be scored",
+        "the corpus is too short for look 300: 35 tokens can be scored",
+        "look 300 is left out: it adds no token to look 90",
+    )
+
+
+def test_looks_of_a_single_token_without_bos_could_not_be_measured(tmp_path: Path) -> None:
+    with pytest.raises(CouldNotMeasure, match="none of 2 documents has a token that can be scored; expected at least"):
+        _measure(_corpus(tmp_path, [1, 1]), Bigram(bos=None), _stage(looks=[9]))
+
+
+def test_divergence_at_every_look_is_that_of_its_tokens(tmp_path: Path) -> None:
+    base = _corpus(tmp_path, LENGTHS)
+    stage = _stage(top_k=4096, looks=[30, 90, 600])
+    baseline, candidate = Bigram(), Bigram(noise=0.3)
+    _measure(base, baseline, stage)
+    (manifest,) = (base / "artifacts").glob("*/manifest.json")
+    assert '/look=90": ' in manifest.read_text()
+    measured = _measure(base, candidate, stage, Role.CANDIDATE)
+    p, q = baseline.logprobs, candidate.logprobs
+    kl = (np.exp(p) * (p - q)).sum(axis=1)
+    agree = p.argmax(axis=1) == q.argmax(axis=1)
+    texts = (base / "notes.txt").read_text().split("\n\n")
+    for look in (30, 90, 600):
+        every = []
+        for text in texts:
+            before = np.array([0, *baseline.encode(text)][:-1][: look // 10])
+            every.append(before)
+            cluster = hashlib.sha256(text.encode()).hexdigest()[:16]
+            value, weight = _at(measured, "kl_nats", look)[cluster]
+            assert weight == len(before)
+            assert value == pytest.approx(kl[before].mean(), rel=1e-4, abs=1e-7)
+            assert _at(measured, "top1_agreement", look)[cluster][0] == pytest.approx(agree[before].mean(), abs=1e-12)
+        (p99,) = [o for o in measured.observations if o.metric == "kl_p99_nats" and o.item_id == f"run/0/look={look}"]
+        assert p99.group == f"look={look}"
+        assert p99.value == pytest.approx(np.quantile(kl[np.concatenate(every)], 0.99), rel=1e-4)
+
+
+def test_percentiles_of_a_look_count_every_token_once(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text(_document(150, 1))
+    stage = _stage(top_k=4096, looks=[1, 150])
+    _measure(tmp_path, Bigram(), stage)
+    candidate = Bigram()
+    candidate.logprobs[0] = Bigram(seed=5).logprobs[0]  # differs after BOS alone: one token of 150 is beyond the 99th
+    measured = _values(_measure(tmp_path, candidate, stage, Role.CANDIDATE), "kl_p99_nats")
+    assert measured["run/0/look=1"] > 0.1
+    assert measured["run/0/look=150"] < 1e-6
+
+
+def test_a_model_compared_with_itself_differs_by_nothing_at_any_look(tmp_path: Path) -> None:
+    base = _corpus(tmp_path, LENGTHS)
+    stage = _stage(looks=[30, 90, 600])
+    baseline = _measure(base, Remembering(), stage)
+    measured = _measure(base, Remembering(), stage, Role.CANDIDATE)
+    assert _values(measured, "nll_nats") == _values(baseline, "nll_nats")
+    assert len(_values(measured, "nll_nats")) == 30
+    assert set(_values(measured, "kl_nats").values()) == {0.0}
+
+
+def test_a_candidate_that_stops_early_says_the_same_up_to_there(tmp_path: Path) -> None:
+    base = _corpus(tmp_path, [30] * 40)
+    stage = _stage(looks=[80, 400, 800])
+    _measure(base, Bigram(), stage)
+    whole = _parts(base, Bigram(noise=0.3), stage, Role.CANDIDATE)
+    backend = Bigram(noise=0.3)
+    context = Context(
+        role=Role.CANDIDATE,
+        base=base,
+        settings_digest="settings",
+        sample_seed="seed",
+        order_seed="seed",
+        artifacts=base / "artifacts",
+        block=None,
+        progress=lambda done, total, label: None,
+    )
+    growing = perplexity.measure(cast(Backend, backend), stage, context)
+    first = [next(growing), next(growing)]
+    assert [p.observations for p in first] == [p.observations for p in whole[:2]]
+    assert sum(w.n_scored for w in backend.windows) == 80, "nothing is scored ahead"
+
+
+def test_a_nan_loses_its_document_from_that_look_on(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("1 2 3 4\n\n1 5 6 7\n\n8 9 10 11")
+    stage = _stage(looks=[6, 12])
+    baseline = _measure(tmp_path, Broken(), stage)
+    assert len(_at(baseline, "nll_nats", 6)) == 3
+    assert len(_at(baseline, "nll_nats", 12)) == 2
+    (failure,) = baseline.failures
+    assert failure.item_id.endswith("/look=12")
+    candidate = _measure(tmp_path, Bigram(), stage, Role.CANDIDATE)
+    assert candidate.failures == ()
+    assert len(_at(candidate, "kl_nats", 6)) == 3
+    assert set(_at(candidate, "kl_nats", 12)) == set(_at(baseline, "nll_nats", 12)), "no row of a NaN is compared"
+    assert len(_at(candidate, "nll_nats", 12)) == 3
+
+
+class Early(Bigram):
+    """Puts a NaN where a text starts with token 1."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.logprobs[0, 1] = np.nan
+
+
+def test_a_nan_at_the_first_look_loses_the_document_at_all_of_them(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("1 2 3 4\n\n5 6 7 8\n\n8 9 10 11")
+    stage = _stage(looks=[3, 6, 12])
+    baseline = _measure(tmp_path, Early(), stage)
+    assert [f.item_id.rpartition("/")[2] for f in baseline.failures] == ["look=3", "look=6", "look=12"]
+    candidate = _measure(tmp_path, Bigram(), stage, Role.CANDIDATE)
+    for look in (3, 6, 12):
+        assert set(_at(candidate, "kl_nats", look)) == set(_at(baseline, "nll_nats", look))
+        assert len(_at(candidate, "kl_nats", look)) == 2
+
+
+def test_other_contexts_give_other_items_at_every_look(tmp_path: Path) -> None:
+    base = _corpus(tmp_path, LENGTHS)
+    ids = set(_values(_measure(base, Bigram(), _stage(looks=[30, 90])), "nll_nats"))
+    short_context = Bigram(info=replace(INFO, context_length=12))
+    assert ids.isdisjoint(_values(_measure(base, short_context, _stage(looks=[30, 90])), "nll_nats"))
+
+
+@pytest.mark.parametrize(
+    ("corpus", "message"),
+    [
+        ({"looks": []}, "at least 1 item"),
+        ({"looks": list(range(100, 1000, 100))}, "at most 8 items"),
+        ({"looks": [0, 100]}, "greater than or equal to 1"),
+        ({"looks": [100, 100]}, r"looks \[100, 100\] do not grow, expected each larger than the one before"),
+        ({"looks": [400, 100]}, r"looks \[400, 100\] do not grow"),
+        ({"looks": [100], "max_tokens": 100}, "found looks and max_tokens, expected one of them"),
+        ({"looks": [100], "cluster": "block"}, "looks do not go with cluster: block"),
+    ],
+)
+def test_looks_that_make_no_plan_are_refused(corpus: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        _stage(**corpus)

@@ -68,6 +68,7 @@ def _measure(backend: Scripted, stage: ProfileStage, block: int | None = 0, role
         base=Path(),
         settings_digest="settings",
         sample_seed="seed",
+        order_seed="seed",
         artifacts=Path(),
         block=block,
         progress=lambda done, total, label: None,

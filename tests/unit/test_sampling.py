@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import pytest
 
 from gate.errors import CouldNotMeasure
+from gate.order import BLOCK_ITEMS
 from gate.stages.isolation import Failed, each
-from gate.stages.sampling import BLOCK_ITEMS, blocks, digest, draw
+from gate.stages.sampling import blocks, digest, draw
 
 KEYS = [f"item-{i}" for i in range(1000)]
 

@@ -43,6 +43,10 @@ def measurement(value: float = 1.0, n: int = 2) -> Measurement:
         role=Role.BASELINE,
         settings_digest=PARTS["settings_digest"],
         n_expected=n,
+        n_available=n,
+        n_reached=n,
+        planned_tokens=0,
+        chance=None,
         metrics=(DOMAIN["accuracy"],),
         observations=tuple(
             Observation(metric="correct", item_id=str(i), value=value, weight=1.0, cluster=None, group=None)

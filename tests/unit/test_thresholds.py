@@ -83,7 +83,9 @@ def test_every_rule_can_be_decided_and_none_is_weak(name: str) -> None:
     assert result.warnings == ()
     assert {"knowledge", "commonsense", "reasoning", "code", "your own data"} <= set(result.covered)
     assert result.together is not None
-    assert result.together > 0.65
+    assert result.together > 0.9
+    assert result.load is not None
+    assert result.load.lossless < result.load.most / 2
     assert ("instruction following" in result.covered) == (name == "chat")
 
 

@@ -1,0 +1,1 @@
+"""Simulations and measurements behind the numbers in the docs; no part of the package."""

@@ -1,0 +1,223 @@
+"""`gate calibrate`: measure a baseline against itself and keep its noise floor beside it.
+
+Wires and shows; what is measured and judged lives in `gate.calibration`.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from gate.errors import CouldNotMeasure, UsageError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from gate.calibration import SourceResult
+    from gate.decide.noise import Noise
+    from gate.policy_file import LoadedPolicy
+    from gate.records import Finding
+
+BATCH_SIZE = 4
+"""Of the second measurement: other than every backend's own, and not so small that it takes for ever."""
+
+
+def calibrate(
+    policy: Annotated[Path, typer.Option("--policy", "-p", help="YAML with stages and acceptance thresholds.")],
+    baseline: Annotated[str, typer.Option(help="Full precision: folder, hub id[@revision] or a policy name.")],
+    out: Annotated[Path, typer.Option(help="Output folder: calibration.json and log.txt.")] = Path("gate-calibration"),
+    backend: Annotated[str, typer.Option(help="What runs the model: hf (transformers) or fake (for tests).")] = "hf",
+    device: Annotated[str | None, typer.Option(help="cuda or cpu; default: cuda where there is one.")] = None,
+    python: Annotated[str | None, typer.Option(help="Interpreter of the workers, with gate installed there.")] = None,
+    store: Annotated[Path | None, typer.Option(help="Folder of the baseline store; default: the user's cache.")] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Of the second measurement.")] = BATCH_SIZE,
+    offline: Annotated[bool, typer.Option(help="Never look for checkpoints outside this machine.")] = False,
+) -> None:
+    """Measure the baseline twice: how much does it differ from itself?  Run it once per model and machine.
+
+    The second time with another batch size and order, and other seeds where answers are sampled.  The share of answers
+    that changes is the noise floor: no bound inside it can be decided.  It is stored beside the baseline.
+
+    Exits 0 when no blocking rule finds a regression in the baseline itself, else 4: the measurement is unreliable.
+    """
+    from rich.console import Console
+
+    from gate import artifact, outputs
+    from gate.calibration import failures
+    from gate.console import RunConsole
+    from gate.policy_file import load_policy
+
+    loaded = load_policy(policy)
+    screen = Console() if sys.stdout.isatty() else Console(width=120)
+    outputs.prepare(out)
+    results = _measured(
+        loaded,
+        baseline,
+        out / "log.txt",
+        backend=backend,
+        device=device,
+        python=python,
+        store=store,
+        batch_size=batch_size,
+        offline=offline,
+        progress=RunConsole(screen, None).progress,
+    )
+    try:
+        artifact.write_atomic(out / "calibration.json", _json(results, batch_size))
+    except OSError as problem:
+        raise UsageError(f"--out {str(out)!r} cannot be written: {problem.strerror}") from problem
+    screen.print(table(results))
+    problems = failures(results)
+    if problems:
+        raise CouldNotMeasure("\n".join(problems))
+    typer.echo("No rule finds a regression in the baseline itself.  Its noise floor is kept beside it in the store.")
+
+
+def _measured(
+    loaded: LoadedPolicy,
+    baseline: str,
+    log: Path,
+    *,
+    backend: str,
+    device: str | None,
+    python: str | None,
+    store: Path | None,
+    batch_size: int,
+    offline: bool,
+    progress: Callable[[int, int, str], None],
+) -> tuple[SourceResult, ...]:
+    """Wire a run whose two sides are one checkpoint, and calibrate."""
+    from gate import checkpoint, environment, launch
+    from gate.backends import BACKENDS, Checkpoint
+    from gate.calibration import calibrate as measured_twice
+    from gate.calibration import calibrated_sources, twice_by
+    from gate.evidence import Collector, Side
+    from gate.noise_floor import Place
+    from gate.policy import DomainStage
+    from gate.records import Role
+    from gate.store import Store, default_root
+
+    if backend not in BACKENDS:
+        raise UsageError(f"unknown backend {backend!r}, expected one of {', '.join(BACKENDS)}")
+    place = device or environment.default_device()
+    if place.partition(":")[0] not in ("cpu", "cuda"):
+        raise UsageError(f"unknown device {place!r}, expected cpu or cuda")
+    calibrated_sources(loaded)  # nothing to calibrate is said before anything is loaded
+    kept = Store(store or default_root())
+    kept.check_writable()
+    found = checkpoint.resolve(
+        baseline, policy_checkpoints=loaded.policy.checkpoints, base=loaded.base, offline=offline
+    )
+    here = environment.snapshot(place)
+    judges = [s.judge for s in loaded.policy.stages if isinstance(s, DomainStage) and s.judge]
+
+    def start(role: Role, chosen: Checkpoint) -> launch.Worker:
+        return launch.start(
+            backend=backend,
+            checkpoint=chosen,
+            role=role,
+            device=place,
+            python=python,
+            log=log,
+            silence_seconds=120.0,
+            start_seconds=120.0,
+            keep_env=[j.api_key_env for j in judges if j.api_key_env],
+        )
+
+    def side(role: Role, size: int | None) -> Side:
+        loading = Checkpoint(
+            path=str(found.path), load=found.load, dtype=found.dtype, tokenizer=found.tokenizer, batch_size=size
+        )
+        return Side(role, checkpoint.describe(found, role), loading, start)
+
+    first = side(Role.BASELINE, None)
+    collector = Collector(
+        baseline=first,
+        candidate=side(Role.CANDIDATE, batch_size),
+        store=kept,
+        environment=here,
+        base=loaded.base,
+        seed=loaded.policy.seed,
+        backend=backend,
+        device=place,
+        progress=progress,
+    )
+    at = Place(
+        effective_digest=first.ref.effective_digest,
+        backend=backend,
+        device=place,
+        environment=here.fingerprint,
+        base=loaded.base,
+    )
+    with collector:
+        results = measured_twice(loaded, twice_by(collector), kept, at, batch_size=batch_size)
+    for problem in kept.problems:
+        typer.echo(f"note: {problem}", err=True)
+    return results
+
+
+def table(results: Sequence[SourceResult]) -> Table:
+    """A line per metric that a rule compares; of a source without such a rule, per metric that has a noise."""
+    from rich.table import Table
+
+    shown = Table(box=None, header_style="bold", pad_edge=False)
+    for heading, right in (("source", False), ("metric", False), ("n", True), ("noise", False), ("floor", True)):
+        shown.add_column(heading, justify="right" if right else "left", no_wrap=True)
+    shown.add_column("against itself", overflow="fold")
+    for result in results:
+        if result.problem is not None:
+            shown.add_row(result.source, "", "", "", "", f"not measured: {result.problem}")
+        for row in _rows(result):
+            shown.add_row(result.source, *row)
+    return shown
+
+
+def _rows(result: SourceResult) -> Iterator[tuple[str, str, str, str, str]]:
+    noises = {noise.metric: noise for noise in result.noises}
+    judged = dict.fromkeys(f.rule.metric for f in result.findings)
+    for metric in judged or noises:
+        findings = [f for f in result.findings if f.rule.metric == metric]
+        yield metric, *_numbers(noises.get(metric)), "\n".join(map(_against, findings)) or "no rule compares it"
+
+
+def _numbers(noise: Noise | None) -> tuple[str, str, str]:
+    """n, the noise, and the floor: what a rule at least has to allow."""
+    from gate.decide.noise import FlipNoise
+
+    if noise is None:
+        return "", "", ""
+    if isinstance(noise, FlipNoise):
+        return str(noise.n), f"{100 * noise.flip_rate:.2f}% of answers change", f"{100 * noise.floor:.2f}pp"
+    return str(noise.documents), f"{noise.token_sd_nats:.4f} nats a token", f"{100 * noise.floor:.3f}%"
+
+
+def _against(finding: Finding) -> str:
+    from gate.records import Severity
+
+    by = f" by {finding.rule.by}" if finding.rule.by else ""
+    advisory = " (advisory)" if finding.rule.severity is Severity.ADVISORY else ""
+    return f"{finding.rule.bound.kind} {finding.rule.bound.text}{by}: {finding.status}{advisory}"
+
+
+def _json(results: Sequence[SourceResult], batch_size: int) -> bytes:
+    import json
+    from dataclasses import asdict
+
+    def rule(finding: Finding) -> dict[str, Any]:
+        return {"id": finding.rule.id, "status": finding.status, "reason": finding.reason}
+
+    sources = [
+        {
+            "stage": r.stage,
+            "source": r.source,
+            "noise": [asdict(n) for n in r.noises],
+            "rules": [rule(f) for f in r.findings],
+            "problem": r.problem,
+        }
+        for r in results
+    ]
+    return json.dumps({"batch_size": batch_size, "sources": sources}, indent=1).encode()

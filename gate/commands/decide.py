@@ -1,0 +1,49 @@
+"""`gate decide`: replay a run under another policy.
+
+Parses arguments, wires files and the console; decides nothing itself.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gate.commands.folders import check_apart
+from gate.errors import UsageError
+
+
+def decide(
+    folder: Annotated[Path, typer.Argument(help="A run's output folder.")],
+    policy: Annotated[Path, typer.Option("--policy", "-p", help="YAML with the acceptance thresholds to try.")],
+    out: Annotated[Path | None, typer.Option(help="Folder to write the new record to; default: nowhere.")] = None,
+) -> None:
+    """Judge a finished run again under another policy, and show which verdicts move; no model is run.
+
+    gate decide gate-out -p thresholds/strict.yaml
+    """
+    from datetime import UTC, datetime
+
+    from rich.console import Console
+
+    from gate import outputs
+    from gate.finished.run_folder import is_run_folder, read_run
+    from gate.policy_file import load_policy
+    from gate.replay import replay
+    from gate.reports import replay_text
+
+    if not is_run_folder(folder):
+        raise UsageError(f"found no run.json in {str(folder)!r}, expected the output folder of gate run")
+    if out is not None:
+        check_apart(out, (folder,))
+        outputs.set_aside(out)
+    run = read_run(folder)
+    outcome = replay(run, load_policy(policy), now=datetime.now(UTC))
+    typer.echo(replay_text.render(run.record, outcome.record), nl=False)
+    if out is not None:
+        outputs.prepare(out)
+        for problem in outputs.write(out, outcome):
+            Console().print(problem, style="bold red", markup=False)
+        typer.echo(f"{out}/report.html   {out}/run.json")
+    raise typer.Exit(outcome.record.exit_code)

@@ -1,0 +1,331 @@
+"""Item scores under the sequential rule: from two measurements to a finding, on the evidence of the first crossing.
+
+Pure.  `walk` says when a rule is settled; here is what the evidence says by then, for people.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from gate.decide import items, power, ratio_sequence
+from gate.decide.combine import REACHED
+from gate.decide.estimate import NOUN, Span, check_can_fail, decide, hull, larger_is_worse, p_value, span
+from gate.decide.lineup import Entry, Lineup, lineup, lost_text
+from gate.decide.pairing import Item, LostItems, Pair, Pairs
+from gate.decide.terms import Terms
+from gate.decide.walk import Walk, room
+from gate.order import BLOCK_ITEMS
+from gate.records import Bound, BoundKind, Estimand, Finding, Interval, Measurement, Metric, Rule, Scope, Status
+from gate.stats import betting, bounded, confidence_sequence, exact_finite, mcnemar, tango, wald
+from gate.stats.betting import Floats
+from gate.stats.quantiles import small_sample
+
+FLIP_RATES = {True: 0.06, False: 0.10}
+"""Share of flips that population scope is planned with: multiple choice, and text that the model writes."""
+
+WORTH_LOOKING_EARLY = 0.9
+"""Planned power of the fixed-n test above which population scope may stop early (statistics.md §2)."""
+
+_SIDES = (BoundKind.MAX_DROP, BoundKind.MIN_RETAINED)
+
+
+def applies(rule: Rule, metric: Metric, baseline: Measurement | None, terms: Terms) -> bool:
+    """Whether this rule is judged block by block, known before the candidate's first item.
+
+    Benchmark scope is, unless its bound is finer than one item: such a bound cannot be expressed in whole items, and
+    would be passed by ten items without a flip.  Population scope is where items are not tied together in clusters and
+    a lossless candidate would pass the fixed-n test with probability .9 or more: else all items are needed anyway.
+    """
+    if metric.estimand is not Estimand.ITEM_MEAN or rule.by is not None or baseline is None:
+        return False
+    if metric not in baseline.metrics:
+        return False
+    found = [o for o in baseline.observations if o.metric == metric.observed]
+    if rule.scope is Scope.BENCHMARK:
+        return room(rule, baseline.n_expected, math.fsum(o.value for o in found)) >= 1
+    if terms.order_seed is None or rule.bound.kind not in _SIDES or rule.bound.value > 1:
+        return False
+    clusters = {o.cluster for o in found}
+    if 1 < len(clusters) < len(found) or not found:
+        return False
+    mean = math.fsum(o.value for o in found) / len(found)
+    allowed = rule.bound.value if rule.bound.kind is BoundKind.MAX_DROP else (1 - rule.bound.value) * mean
+    n = baseline.n_expected
+    odds = power.lossless_pass(
+        n=n,
+        flip_rate=FLIP_RATES[baseline.chance is not None],
+        drop=allowed,
+        confidence=small_sample(1 - (1 - terms.confidence) / 2, n),
+    )
+    return allowed > 0 and odds >= WORTH_LOOKING_EARLY
+
+
+def judge(rule: Rule, baseline: Measurement, candidate: Measurement, metric: Metric, terms: Terms) -> Finding:
+    """The finding on the evidence up to the first block at whose end the rule was settled.
+
+    Raises:
+        CouldNotMeasure: more items lost than allowed, nothing reached, or a rule that could not fail.
+    """
+    found = lineup(baseline, candidate, metric, terms.order_seed)
+    values = [e.baseline for e in found.entries]
+    known = [v for v in values if v is not None]
+    least = math.fsum(known) / len(values)
+    check_can_fail(rule, None if rule.bound.kind in items.ABSOLUTE else least)
+    walk = Walk(rule, values, terms)
+    # without a seeded order there is nothing to stop early for: only the totals of all items count
+    block = found.reached if terms.order_seed is None else BLOCK_ITEMS
+    for begin in range(0, found.reached, block):
+        walk.feed(found.entries[begin : min(begin + block, found.reached)])
+    evidence = walk.evidence
+    paired = [e for e in evidence if not e.is_lost]
+    n_lost = len(evidence) - len(paired)
+    if walk.settled == "lost" or not paired:
+        allowed = f"max_lost allows {walk.plan.allowed_lost}" if evidence else "nothing was measured"
+        raise LostItems(
+            f"{metric.name}: {lost_text(evidence, found.n, found.causes)}, and {allowed}; an item without a value is "
+            "neither right nor wrong: mend the measurement and run again"
+            if evidence
+            else f"{metric.name}: no item was measured",
+            n_paired=len(paired),
+            n_lost=n_lost,
+        )
+    return _Judged(rule, found, walk, terms).finding()
+
+
+class _Judged:
+    """One rule's evidence and what it says."""
+
+    def __init__(self, rule: Rule, found: Lineup, walk: Walk, terms: Terms) -> None:
+        self.rule, self.found, self.walk, self.terms = rule, found, walk, terms
+        self.plan = walk.plan
+        self.evidence = walk.evidence
+        self.paired = [e for e in self.evidence if not e.is_lost]
+        low, high = self.plan.differences(self.evidence)
+        self.low, self.high = np.array(low), np.array(high)
+        middle, _ = self.plan.differences(self.paired)
+        self.mean = math.fsum(middle) / len(middle)
+        known = [e.baseline for e in found.entries if e.baseline is not None]
+        self.baseline = math.fsum(known) / len(known)
+
+    def finding(self) -> Finding:
+        plan, t = self.plan, len(self.evidence)
+        looked = self.walk.settled == "cap" and plan.cap is not None
+        limits = self._limits(looked)
+        status = self._status(limits, looked)
+        limits = _agreeing(limits, status, self.rule.bound)
+        value = min(max(self._value(self.mean, plan.totals[1]), limits[0]), limits[1])
+        whole = t == plan.n
+        return Finding(
+            rule=self.rule,
+            status=status,
+            baseline=self.baseline,
+            candidate=self._candidate(),
+            estimate=value,
+            interval=Interval(
+                low=limits[0],
+                high=limits[1],
+                confidence=self.terms.confidence,
+                fail_confidence=self.terms.fail_confidence,
+                method=self._method(looked),
+                scope=self.rule.scope,
+                valid="anytime",
+            ),
+            p_value=self._p_value(looked),
+            counts=self._counts(stopped=status is Status.INCONCLUSIVE and self.walk.settled is None),
+            n_paired=len(self.paired),
+            n_lost=t - len(self.paired),
+            n_needed=plan.n if status is Status.INCONCLUSIVE and not whole else None,
+            detectable=self._detectable(),
+            members=(),
+            reason=self._reason(status, looked),
+        )
+
+    # -- numbers ------------------------------------------------------------------------------------------
+
+    def _value(self, mean: float, total: float) -> float:
+        """From the mean difference of all items to the scale of the bound."""
+        n = self.plan.n
+        match self.rule.bound.kind:
+            case BoundKind.MAX_DROP:
+                return -mean
+            case BoundKind.MIN_RETAINED if self.rule.scope is Scope.BENCHMARK:
+                return 1 + mean * n / total
+            case BoundKind.MIN_RETAINED:
+                b = math.fsum(e.baseline for e in self.paired if e.baseline is not None)
+                c = math.fsum(e.candidate for e in self.paired if e.candidate is not None)
+                return c / b if b else math.inf
+            case BoundKind.MIN:
+                return total / n + mean
+            case _:
+                return 1 - (total / n + mean)
+
+    def _candidate(self) -> float:
+        """Its score on the whole sample: the baseline's, which is known, plus the mean difference so far."""
+        b = math.fsum(e.baseline for e in self.paired if e.baseline is not None)
+        c = math.fsum(e.candidate for e in self.paired if e.candidate is not None)
+        if self.rule.scope is Scope.POPULATION:
+            return c / len(self.paired)
+        return min(max(self.baseline + (c - b) / len(self.paired), 0.0), 1.0)
+
+    def _limits(self, looked: bool) -> Span:
+        """Limits of the value: of the wealth, and of the last look where there was one."""
+        plan = self.plan
+        low_at, high_at = 1 - plan.pass_alpha, 1 - plan.fail_alpha
+        if self.rule.bound.kind is BoundKind.MIN_RETAINED and self.rule.scope is Scope.POPULATION:
+            limits = ratio_sequence.limits(plan, self.evidence)
+        else:
+            low = confidence_sequence.low(test=plan.low, differences=self.low, confidence=low_at)
+            high = confidence_sequence.high(test=plan.high, differences=self.high, confidence=high_at)
+            low, high = confidence_sequence.ordered(test=plan.low, low=low, high=high, estimate=self.mean)
+            limits = self._span(low, high)
+        if looked:
+            last = self._last_look(low_at, high_at)
+            both = max(limits[0], last[0]), min(limits[1], last[1])
+            limits = both if both[0] <= both[1] else hull(limits, last)
+        return limits
+
+    def _span(self, low: float, high: float) -> Span:
+        ends = self._value(low, self.plan.totals[0]), self._value(high, self.plan.totals[1])
+        floor = -math.inf if self.rule.bound.kind is BoundKind.MAX_DROP else 0.0
+        return max(min(ends), floor), max(ends)
+
+    def _last_look(self, low_at: float, high_at: float) -> Span:
+        """One fixed-n look at the cap; in benchmark scope at a part of a finite number of items."""
+        if self.rule.scope is Scope.POPULATION:
+            return self._fixed_n(low_at)[0], self._fixed_n(high_at)[1]
+        return self._span(self._mean_limit(self.low, low_at, 0), self._mean_limit(self.high, high_at, 1))
+
+    def _fixed_n(self, level: float) -> Span:
+        paired = tuple(
+            Pair(item_id=e.item_id, group=e.group, cluster=None, weight=1.0, baseline=e.baseline, candidate=e.candidate)
+            for e in self.evidence
+            if e.baseline is not None and e.candidate is not None
+        )
+        one_sided = tuple(
+            Item(item_id=e.item_id, group=e.group, cluster=None, weight=1.0, baseline=e.baseline, candidate=e.candidate)
+            for e in self.evidence
+            if e.is_lost and not (e.baseline is None and e.candidate is None)
+        )
+        pairs = Pairs(
+            metric=self.found.metric,
+            n_expected=len(self.evidence),
+            paired=paired,
+            one_sided=one_sided,
+            causes=self.found.causes,
+            lost_ids=(),
+        )
+        return items.estimate(self.rule, pairs, level).limits(level)
+
+    def _mean_limit(self, differences: Floats, level: float, end: int) -> float:
+        n, plan = len(differences), self.plan
+        if not plan.low.integral:
+            at = small_sample(level, n)
+            return span(bounded.mean(values=differences.tolist(), smallest=-1, largest=1, confidence=at))[end]
+        lost, gained = int((differences < 0).sum()), int((differences > 0).sum())
+        if n <= exact_finite.LARGEST_N:
+            # here Tango's with the finite-population factor errs up to three times as often as it says
+            exact = exact_finite.interval(lost=lost, gained=gained, n=n, population=plan.n, confidence=level)
+            return span(exact)[end]
+        score = span(tango.interval(lost=lost, gained=gained, n=n, confidence=level, population=plan.n))
+        if end == 0:
+            return score[0]
+        return max(score[1], wald.interval(lost=lost, gained=gained, n=n, confidence=level).high)
+
+    def _p_value(self, looked: bool) -> float:
+        """Of "the bound is kept", valid at every look; with a last look, half of the level is for each."""
+        p = betting.p_fail(self.walk.state.high, self.plan.high)
+        if self.plan.cap is None or p == 0.0:
+            return p
+        if looked:
+            p = min(p, p_value(lambda level: self._last_look(level, level), self.rule.bound, at_most=0.49))
+        return min(1.0, 2 * p)
+
+    def _counts(self, *, stopped: bool) -> dict[str, float]:
+        lost = sum(_d(e) < 0 for e in self.paired)
+        gained = sum(_d(e) > 0 for e in self.paired)
+        counts: dict[str, float] = {"n": len(self.evidence), "N": self.plan.n, "b": lost, "c": gained}
+        if self.plan.low.integral:
+            counts["a"] = sum(e.baseline == 1 == e.candidate for e in self.paired)
+            counts["mcnemar_p"] = mcnemar.p_values(lost=lost, gained=gained).exact_two_sided
+        else:
+            counts["baseline_total"] = math.fsum(e.baseline for e in self.paired if e.baseline is not None)
+            counts["candidate_total"] = math.fsum(e.candidate for e in self.paired if e.candidate is not None)
+        counts["flip_rate"] = self._flip_rate()
+        if stopped:
+            counts[REACHED] = len(self.evidence)
+        return counts
+
+    def _flip_rate(self) -> float:
+        return math.fsum(_d(e) ** 2 for e in self.paired) / len(self.paired)
+
+    def _detectable(self) -> float | None:
+        """The smallest harm that all N items resolve in population scope: what a benchmark verdict does not say."""
+        scales = {BoundKind.MAX_DROP: 1.0, BoundKind.MIN_RETAINED: self.baseline}
+        scale = scales.get(self.rule.bound.kind)
+        if not scale:
+            return None
+        return items.detectable(self._flip_rate(), self.plan.n, self.terms.confidence) / scale
+
+    def _method(self, looked: bool) -> str:
+        if not looked:
+            return "betting"
+        if not self.plan.low.integral:
+            return "betting+bounded"
+        if self.rule.scope is Scope.POPULATION:
+            return "betting+nam_blackwelder" if self.rule.bound.kind is BoundKind.MIN_RETAINED else "betting+tango"
+        return "betting+exact_finite" if len(self.evidence) <= exact_finite.LARGEST_N else "betting+tango"
+
+    # -- words --------------------------------------------------------------------------------------------
+
+    def _status(self, limits: Span, looked: bool) -> Status:
+        match self.walk.settled:
+            case "fail":
+                return Status.REGRESSION
+            case "pass":
+                return Status.PASS
+            case _ if looked:
+                return decide(limits, self.rule.bound)
+            case _:
+                return Status.INCONCLUSIVE
+
+    def _reason(self, status: Status, looked: bool) -> str:
+        noun, bound, t, n = NOUN[self.rule.bound.kind], self.rule.bound.text, len(self.evidence), self.plan.n
+        sure = f"{100 * self.terms.confidence:g}% sure"
+        fail_sure = f"{100 * self.terms.fail_confidence:.4g}% sure"
+        whole = t == n and self.rule.scope is Scope.BENCHMARK
+        if status is Status.PASS:
+            text = f"the {noun} keeps the bound {bound}"
+        elif status is Status.REGRESSION:
+            text = f"the {noun} is beyond the bound {bound}"
+        else:
+            text = f"not yet known whether the {noun} keeps the bound {bound}"
+        if whole and status is not Status.INCONCLUSIVE:
+            text += f", counted over all {n:,} items of the sample"
+        elif status is Status.INCONCLUSIVE:
+            text += f" after {t:,} of {n:,} items" if t < n else f" after all {n:,} items"
+        elif looked:
+            text += f" at the last look, after {t:,} of {n:,} items ({sure if status is Status.PASS else fail_sure})"
+        else:
+            text += f", settled by the first {t:,} of {n:,} items ({sure if status is Status.PASS else fail_sure})"
+        if t > len(self.paired):
+            lost = lost_text(self.evidence, n, self.found.causes)
+            text += f"; {lost}; the interval covers whatever they were"
+        return text
+
+
+def _d(entry: Entry) -> float:
+    return (entry.candidate or 0.0) - (entry.baseline or 0.0)
+
+
+def _agreeing(limits: Span, status: Status, bound: Bound) -> Span:
+    """The limits, with the end at the bound put where the exact comparison of totals says it is."""
+    low, high = limits
+    worse_high = larger_is_worse(bound.kind)
+    if status is Status.PASS:
+        return (low, min(high, bound.value)) if worse_high else (max(low, bound.value), high)
+    if status is Status.REGRESSION and decide(limits, bound) is not Status.REGRESSION:
+        beyond = math.nextafter(bound.value, math.inf if worse_high else -math.inf)
+        return (beyond, max(high, beyond)) if worse_high else (min(low, beyond), beyond)
+    return low, high

@@ -1,0 +1,72 @@
+"""The values every layer exchanges: measurements, rules, findings, verdicts, the run record.
+
+Pure: frozen data and invariants.  No I/O, no clock, no randomness, no judgement with a default.
+"""
+
+from gate.records.judged import (
+    Bound,
+    Finding,
+    Flip,
+    Interval,
+    MaxLost,
+    Member,
+    Rule,
+    StageResult,
+)
+from gate.records.measured import (
+    Answer,
+    ItemFailure,
+    Measurement,
+    Metric,
+    Observation,
+    merge,
+)
+from gate.records.run import (
+    ARTIFACT_VERSION,
+    CheckpointRef,
+    Environment,
+    Quality,
+    Quantization,
+    RunRecord,
+    Verdict,
+)
+from gate.records.words import (
+    BoundKind,
+    Direction,
+    Estimand,
+    Role,
+    Scope,
+    Severity,
+    Status,
+)
+
+__all__ = [
+    "ARTIFACT_VERSION",
+    "Answer",
+    "Bound",
+    "BoundKind",
+    "CheckpointRef",
+    "Direction",
+    "Environment",
+    "Estimand",
+    "Finding",
+    "Flip",
+    "Interval",
+    "ItemFailure",
+    "MaxLost",
+    "Measurement",
+    "Member",
+    "Metric",
+    "Observation",
+    "Quality",
+    "Quantization",
+    "Role",
+    "Rule",
+    "RunRecord",
+    "Scope",
+    "Severity",
+    "StageResult",
+    "Status",
+    "Verdict",
+    "merge",
+]

@@ -1,0 +1,46 @@
+"""Two verdicts on one run as plain text: which rules moved under another policy.
+
+Pure: two RunRecords → str.  Judges nothing.
+"""
+
+from __future__ import annotations
+
+from gate.records import RunRecord, Status
+from gate.reports import escape
+from gate.reports.numbers import MISSING
+from gate.reports.sentence import TITLES
+from gate.reports.text import WIDTH, table, wrapped
+
+_MOVED = "moved"
+
+
+def render(before: RunRecord, after: RunRecord) -> str:
+    """A row per rule of either policy (then, now, whether it moved), both verdicts, and why rules have none now."""
+    then, now = _statuses(before), _statuses(after)
+    cells = [("rule", "then", "now", "")]
+    for rule in dict.fromkeys((*now, *then)):
+        old = _title(then.get(rule))
+        new = _title(now.get(rule)) if rule in now else "not asked"
+        cells.append((rule, old, new, "" if old == new else _MOVED))
+    moved = sum(row[-1] == _MOVED for row in cells)
+    ends = [f"{TITLES[r.verdict.status]} (exit code {r.exit_code})" for r in (before, after)]
+    closing = [
+        f"verdict: {ends[0]} → {ends[1]}" if ends[0] != ends[1] else f"verdict: {ends[1]}, as before",
+        f"{moved} of {len(cells) - 1} rules moved; policy then: {before.policy_source}, now: {after.policy_source}",
+    ]
+    why = [
+        f"{f.rule.id}: {f.reason.partition(chr(10))[0]}"
+        for s in after.stages
+        for f in s.findings
+        if f.status is Status.ERROR
+    ]
+    said = [line for text in (*closing, *why, after.verdict.sentence) for line in wrapped(text, WIDTH)]
+    return escape.workflow("\n".join([*table(cells, flexible=0), "", *said]) + "\n")
+
+
+def _statuses(record: RunRecord) -> dict[str, Status]:
+    return {f.rule.id: f.status for s in record.stages for f in s.findings}
+
+
+def _title(status: Status | None) -> str:
+    return MISSING if status is None else TITLES[status]
