@@ -17,6 +17,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from gate import __version__
+from gate.commands.calibrate import calibrate
+from gate.commands.compare import compare
+from gate.commands.decide import decide
+from gate.commands.plan import plan
 from gate.errors import ExitCode, GateError, UsageError
 
 if TYPE_CHECKING:
@@ -193,19 +197,10 @@ def fetch(
     typer.echo("All of it is on this machine: gate run needs no network for it.")
 
 
-@app.command()
-def plan(policy: PolicyPath) -> None:
-    """Say what a policy can and cannot see, before anything is run: no model, no network.
-
-    Exits 2 when a blocking rule could never pass, however good the candidate.
-    """
-    from gate import preflight
-    from gate.policy_file import load_policy
-    from gate.reports import plan_text
-
-    result = preflight.planned(load_policy(policy))
-    typer.echo(plan_text.render(result))
-    raise typer.Exit(ExitCode.USAGE if result.problems else ExitCode.PASS)
+app.command()(plan)
+app.command()(calibrate)
+app.command()(compare)
+app.command()(decide)
 
 
 @app.command()
@@ -260,6 +255,7 @@ def _run(
     """Wire the services, run the gate, write the folder."""
     import time
     from datetime import datetime
+    from functools import partial
 
     from gate import environment, launch, outputs, preflight
     from gate.backends import BACKENDS, Checkpoint
@@ -307,6 +303,7 @@ def _run(
                 keep_going=keep_going,
                 allow_identical=allow_identical,
                 offline=offline,
+                refuse_hopeless=partial(preflight.refuse_hopeless, loaded),
             ),
             Services(
                 start_worker=start,

@@ -5,14 +5,14 @@ The order of things and the reasons for what was skipped live here; all I/O is i
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from gate import __version__, checkpoint, intake, policy, units
+from gate import __version__, checkpoint, intake, noise_floor, policy, units
 from gate.backends import Checkpoint
-from gate.decide import combine
+from gate.decide import combine, overall
 from gate.decide.terms import Terms, gate_wide
 from gate.decide.unjudged import could_not_measure
 from gate.errors import (
@@ -31,6 +31,7 @@ from gate.records import (
     Environment,
     Flip,
     Measurement,
+    Quality,
     Role,
     RunRecord,
     Severity,
@@ -54,9 +55,16 @@ class Reporter(Protocol):
     def note(self, text: str) -> None: ...
 
 
+class Refuse(Protocol):
+    def __call__(self, *, floors: Mapping[str, float]) -> None: ...
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Request:
-    """What to decide.  `stages` restricts the run (never to a PASS); empty means all."""
+    """What to decide.  `stages` restricts the run (never to a PASS); empty means all.
+
+    `refuse_hopeless` raises PolicyError for rules that the baseline's measured noise makes undecidable.
+    """
 
     policy: LoadedPolicy
     baseline: str
@@ -67,6 +75,7 @@ class Request:
     keep_going: bool
     allow_identical: bool
     offline: bool
+    refuse_hopeless: Refuse
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -117,6 +126,8 @@ class _Run:
         self.measurements: dict[str, list[Measurement]] = {}
         self.flips: list[Flip] = []
         self.notes: list[str] = []
+        self.floors: Mapping[str, float] = {}
+        self.quality: Quality | None = None
         names = [s.name for s in self.loaded.policy.stages]
         unknown = [n for n in request.stages if n not in names]
         if unknown:
@@ -127,6 +138,7 @@ class _Run:
             sides = self._describe()
         except (CheckpointError, Refused) as problem:
             return self._ended_before_measuring(problem)
+        self._measured_noise()
         collector = Collector(
             baseline=sides[Role.BASELINE],
             candidate=sides[Role.CANDIDATE],
@@ -175,6 +187,19 @@ class _Run:
         return {
             role: Side(role, self.refs[role], _to_load(at), self.services.start_worker) for role, at in places.items()
         }
+
+    def _measured_noise(self) -> None:
+        """Refuse bounds inside the noise floor that `gate calibrate` measured for this baseline on this machine."""
+        place = noise_floor.Place(
+            effective_digest=self.refs[Role.BASELINE].effective_digest,
+            backend=self.request.backend,
+            device=self.request.device,
+            environment=self.services.environment.fingerprint,
+            base=self.loaded.base,
+        )
+        self.floors = noise_floor.load_floors(self.services.store, place, self.loaded.policy.stages, self.loaded.rules)
+        if self.floors:
+            self.request.refuse_hopeless(floors=self.floors)
 
     def _check(self, collector: Collector) -> None:
         """Everything that can be said of the stages without a model, before anything is paid for.
@@ -231,6 +256,13 @@ class _Run:
         )
         self.measurements[stage.name] = list(ended.measurements)
         self.flips += ended.flips[: MAX_FLIPS - len(self.flips)]
+        for finding in ended.result.findings:
+            flips, floor = finding.counts.get("flip_rate"), self.floors.get(finding.rule.source)
+            if flips is not None and floor is not None and floor > flips / 2 > 0:
+                self._note(
+                    f"{finding.rule.id}: the baseline changes {floor:.1%} of its answers against itself, the candidate "
+                    f"{flips:.1%}: the flips are mostly noise"
+                )
         self._add(ended.result)
 
     def _terms(self) -> Terms:
@@ -272,6 +304,10 @@ class _Run:
     def _decided(self, interrupted: bool) -> Outcome:
         if interrupted:
             return self._outcome(self._verdict(_undecided(Status.ERROR), "interrupted"), ExitCode.INTERRUPTED)
+        measured = [(r.kind, self.measurements.get(r.name, ())) for r in self._in_order()]
+        self.quality, problem = overall.score(self.loaded.rules, measured, self._terms())
+        if problem is not None:
+            self._note(problem)
         decision = combine.combine(self.loaded.rules, self._in_order(), restricted=bool(self.request.stages))
         warn_or_fail = self.loaded.policy.on_inconclusive
         exit_code = combine.exit_code(decision.status, warn_or_fail, complete=decision.complete)
@@ -307,7 +343,7 @@ class _Run:
             environment=self.services.environment,
             stages=self._in_order(),
             flips=tuple(self.flips),
-            quality=None,
+            quality=self.quality,
             verdict=verdict,
             exit_code=int(exit_code),
             seconds=self.services.monotonic() - self.begun,

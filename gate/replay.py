@@ -55,7 +55,7 @@ def replay(run: RunFolder, loaded: LoadedPolicy, *, now: datetime) -> Outcome:
                 baseline_from="none" if then is None else then.baseline_from,
             )
         )
-    return record.outcome(loaded, runs, (), setting)
+    return record.outcome(loaded, runs, (), setting, terms)
 
 
 def _evidence(run: RunFolder, source: str, settings: policy.Stage, seed: int) -> SourceEvidence | NoEvidence:

@@ -30,12 +30,14 @@ LAYERS: tuple[frozenset[str], ...] = (
 """Top to bottom.  A module that is not named here takes the place of its `HOME`."""
 
 HOME = {
+    "calibration": "pipeline",
     "child": "launch",
     "document": "policy",
     "frames": "records",
     "hub": "checkpoint",
     "intake": "checkpoint",
     "metrics": "records",
+    "noise_floor": "evidence",
     "order": "records",
     "policy_file": "policy",
     "policy_mistakes": "policy",

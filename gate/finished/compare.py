@@ -209,4 +209,4 @@ def _decided(
         found = {source: evidence(stage.name, source, settings) for source, settings in policy.split(stage)}
         mine = [r for r in planned if r.stage == stage.name]
         runs.append(judged_stage(stage, mine, found, terms, seconds=0.0, baseline_from="measured"))
-    return record.outcome(loaded, runs, list(unasked), setting)
+    return record.outcome(loaded, runs, list(unasked), setting, terms)

@@ -6,11 +6,12 @@ Combines what is given; reads no files and no clock.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from gate import __version__
-from gate.decide import combine
+from gate.decide import combine, overall
+from gate.decide.terms import Terms
 from gate.errors import ExitCode
 from gate.pipeline import MAX_FLIPS, Outcome
 from gate.policy_file import LoadedPolicy
@@ -18,6 +19,7 @@ from gate.records import (
     ARTIFACT_VERSION,
     CheckpointRef,
     Environment,
+    Quality,
     RunRecord,
     Status,
     Verdict,
@@ -38,7 +40,9 @@ class Setting:
     notes: tuple[str, ...]
 
 
-def outcome(loaded: LoadedPolicy, runs: Sequence[StageRun], unasked: Sequence[str], setting: Setting) -> Outcome:
+def outcome(
+    loaded: LoadedPolicy, runs: Sequence[StageRun], unasked: Sequence[str], setting: Setting, terms: Terms
+) -> Outcome:
     """The record of judged stages, in the policy's order.
 
     `unasked` names stages that this kind of evidence cannot answer: they are in the record, SKIPPED, and the verdict
@@ -61,7 +65,10 @@ def outcome(loaded: LoadedPolicy, runs: Sequence[StageRun], unasked: Sequence[st
         said += f" Not judged: {', '.join(unasked)}."
     exit_code = combine.exit_code(decision.status, loaded.policy.on_inconclusive, complete=decision.complete)
     verdict = Verdict(status=decision.status, deciding=decision.deciding, sentence=said)
-    return _outcome(loaded, runs, setting, verdict, exit_code)
+    quality, problem = overall.score(planned, [(r.result.kind, r.measurements) for r in runs], terms)
+    if problem is not None:
+        setting = replace(setting, notes=(*setting.notes, problem))
+    return _outcome(loaded, runs, setting, verdict, exit_code, quality)
 
 
 def unchanged(loaded: LoadedPolicy, setting: Setting, before: RunRecord) -> Outcome:
@@ -71,7 +78,7 @@ def unchanged(loaded: LoadedPolicy, setting: Setting, before: RunRecord) -> Outc
     runs = [StageRun(result=r, measurements=(), flips=()) for r in skipped]
     verdict = Verdict(status=before.verdict.status, deciding=(), sentence=before.verdict.sentence)
     code = ExitCode.REFUSED if before.verdict.status is Status.REFUSED else ExitCode.ERROR
-    return _outcome(loaded, runs, setting, verdict, int(code))
+    return _outcome(loaded, runs, setting, verdict, int(code), None)
 
 
 def ended_before_measuring(record: RunRecord) -> bool:
@@ -82,7 +89,12 @@ def ended_before_measuring(record: RunRecord) -> bool:
 
 
 def _outcome(
-    loaded: LoadedPolicy, runs: Sequence[StageRun], setting: Setting, verdict: Verdict, exit_code: int
+    loaded: LoadedPolicy,
+    runs: Sequence[StageRun],
+    setting: Setting,
+    verdict: Verdict,
+    exit_code: int,
+    quality: Quality | None,
 ) -> Outcome:
     identity = setting.candidate.effective_digest if setting.candidate is not None else "finished"
     record = RunRecord(
@@ -98,7 +110,7 @@ def _outcome(
         environment=setting.environment,
         stages=tuple(r.result for r in runs),
         flips=tuple(flip for r in runs for flip in r.flips)[:MAX_FLIPS],
-        quality=None,
+        quality=quality,
         verdict=verdict,
         exit_code=exit_code,
         seconds=setting.seconds,

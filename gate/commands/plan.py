@@ -1,0 +1,67 @@
+"""`gate plan`: say what a policy can and cannot see, before anything is run.
+
+Parses arguments and prints; plans nothing itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from gate.errors import ExitCode
+
+if TYPE_CHECKING:
+    from gate.policy_file import LoadedPolicy
+
+
+def plan(
+    policy: Annotated[Path, typer.Option("--policy", "-p", help="YAML with stages and acceptance thresholds.")],
+    baseline: Annotated[
+        str | None, typer.Option(help="Its noise floor counts, if gate calibrate measured it here.")
+    ] = None,
+    items_per_second: Annotated[float | None, typer.Option(help="Speed of this machine, for minutes.")] = None,
+    tokens_per_second: Annotated[float | None, typer.Option(help="The same in tokens, prompts included.")] = None,
+    backend: Annotated[str, typer.Option(help="With --baseline: as it was calibrated.")] = "hf",
+    device: Annotated[str | None, typer.Option(help="With --baseline: as it was calibrated.")] = None,
+    store: Annotated[Path | None, typer.Option(help="Folder of the baseline store; default: the user's cache.")] = None,
+) -> None:
+    """Say what a policy can and cannot see, before anything is run: no model, no network.
+
+    gate plan -p thresholds/default.yaml --tokens-per-second 20000
+
+    Exits 2 when a blocking rule could never pass, however good the candidate.
+    """
+    from gate import preflight
+    from gate.policy_file import load_policy
+    from gate.reports import plan_text
+
+    loaded = load_policy(policy)
+    floors = None if baseline is None else _floors(loaded, baseline, backend, device, store)
+    result = preflight.planned(
+        loaded, items_per_second=items_per_second, tokens_per_second=tokens_per_second, floors=floors
+    )
+    typer.echo(plan_text.render(result))
+    raise typer.Exit(ExitCode.USAGE if result.problems else ExitCode.PASS)
+
+
+def _floors(
+    loaded: LoadedPolicy, baseline: str, backend: str, device: str | None, store: Path | None
+) -> Mapping[str, float]:
+    from gate import checkpoint, environment
+    from gate.noise_floor import Place, load_floors
+    from gate.records import Role
+    from gate.store import Store, default_root
+
+    found = checkpoint.resolve(baseline, policy_checkpoints=loaded.policy.checkpoints, base=loaded.base, offline=True)
+    here = device or environment.default_device()
+    place = Place(
+        effective_digest=checkpoint.describe(found, Role.BASELINE).effective_digest,
+        backend=backend,
+        device=here,
+        environment=environment.snapshot(here).fingerprint,
+        base=loaded.base,
+    )
+    return load_floors(Store(store or default_root()), place, loaded.policy.stages, loaded.rules)
