@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help demo test check lint types schema demo-world quant-env clean
+.PHONY: help demo demo-items test check simulate schema demo-world quant-env clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -26,6 +26,12 @@ check: $(STAMP) ## lint, types, architecture
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest tests/test_architecture.py
+
+simulate: $(STAMP) ## error rates and items of the decision rules, simulated at full size (docs/simulations.md)
+	$(BIN)/python benchmarks/decisions.py
+
+demo-items: $(STAMP) ## items that the sequential gate scores on the demo candidates, against the full run (README)
+	$(BIN)/python benchmarks/demo_items.py --seeds 20
 
 schema: $(STAMP) ## regenerate thresholds/schema.json
 	$(BIN)/gate schema policy > thresholds/schema.json.new && mv thresholds/schema.json.new thresholds/schema.json

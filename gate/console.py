@@ -24,7 +24,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gate.records import RunRecord, StageResult, Status
-from gate.reports import escape, numbers
+from gate.reports import basis, escape, numbers, quality
 
 STYLES = {
     Status.PASS: "bold green",
@@ -79,9 +79,9 @@ class RunConsole:
             self._say(f"      {result.name} SKIPPED: {result.skipped_because}", "dim")
             return
         source = {"store": "baseline from the store", "measured": "baseline measured", "none": "no baseline"}
+        scored = basis.stopped_early(result) or f"{result.items_scored:,} of {result.items_available:,} items"
         self._say(
-            f"      {result.name} {result.status} in {result.seconds:.1f} s, {result.items_scored} of "
-            f"{result.items_available} items, {source[result.baseline_from]}",
+            f"      {result.name} {result.status} in {result.seconds:.1f} s, {scored}, {source[result.baseline_from]}",
             STYLES[result.status],
         )
 
@@ -97,11 +97,13 @@ class RunConsole:
 
 
 def verdict(console: Console, record: RunRecord, out: Path) -> None:
-    """The verdict in one sentence and where to read more."""
+    """The verdict in one sentence, the quality score beside it and where to read more."""
     console.print(
         Text.assemble((record.verdict.status.value, STYLES[record.verdict.status]), "  ", record.verdict.sentence),
         soft_wrap=True,
     )
+    if record.quality is not None:
+        console.print(Text(quality.line(record.quality), style="dim"), soft_wrap=True)
     console.print(Text(f"{out}/report.html   {out}/run.json   exit code {record.exit_code}", style="dim"))
 
 

@@ -33,6 +33,7 @@ from gate.records import (
     merge,
 )
 from gate.stages.profile import block_order
+from gate.stats.interleaving import balanced
 
 LAST_LINES = 20
 """How much of a broken worker's log a finding carries."""
@@ -113,6 +114,7 @@ def run_stage(
             _take_turns(collector, turn, seconds_left, stop_early=stop_early, keep_going=keep_going)
     for source in sources:
         source.judge()
+        source.skip_unless_judged()
     findings = [f for s in sources for f in s.findings]
     measured = [s.candidate for s in sources if s.candidate is not None]
     from_store = [s.from_store for s in sources if s.from_store is not None]
@@ -284,9 +286,6 @@ def _leave_all(sources: Sequence[_Source]) -> None:
     for source in sources:
         if source.is_active:
             source.leave(None)
-    for source in sources:
-        source.judge()
-        source.skip_unless_judged()
 
 
 def _late(finding: Finding, problem: CouldNotMeasure | DataError | None) -> Finding:
@@ -300,6 +299,11 @@ def _profile(collector: Collector, source: _Source, seconds_left: SecondsLeft) -
     assert isinstance(source.settings, policy.ProfileStage)
     order = tuple(chain.from_iterable(block_order(source.settings.blocks)))
     try:
+        if not balanced(order):
+            raise CouldNotMeasure(
+                "the timing blocks were not interleaved (A B B A): a machine that warms up would look like a difference "
+                "between the two checkpoints"
+            )
         with tempfile.TemporaryDirectory(prefix="quantgate-") as scratch:
             blocks = collector.blocks(source.settings, order, Path(scratch), seconds_left)
     except (CouldNotMeasure, DataError) as problem:

@@ -6,6 +6,7 @@ Builders only: nothing here measures or judges, the verdicts are written by hand
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from gate.records import (
@@ -19,6 +20,7 @@ from gate.records import (
     Interval,
     MaxLost,
     Member,
+    Quality,
     Quantization,
     Role,
     Rule,
@@ -75,15 +77,24 @@ def rule(
     )
 
 
-def interval(low: float, high: float, method: str = "tango") -> Interval:
+def interval(
+    low: float,
+    high: float,
+    method: str = "tango",
+    *,
+    confidence: float = 0.95,
+    fail_confidence: float = 0.95,
+    scope: Scope = Scope.POPULATION,
+    valid: str = "fixed_n",
+) -> Interval:
     return Interval(
         low=low,
         high=high,
-        confidence=0.95,
-        fail_confidence=0.95,
+        confidence=confidence,
+        fail_confidence=fail_confidence,
         method=method,
-        scope=Scope.POPULATION,
-        valid="fixed_n",
+        scope=scope,
+        valid=valid,
     )
 
 
@@ -239,6 +250,7 @@ def record(
     flips: Sequence[Flip] = (),
     policy: Mapping[str, Any] = POLICY,
     candidate: CheckpointRef | None = None,
+    quality: Quality | None = None,
     notes: Sequence[str] = (),
 ) -> RunRecord:
     """A run record; the verdict's sentence is the one that the reports would write unless given."""
@@ -260,7 +272,7 @@ def record(
         environment=ENVIRONMENT,
         stages=tuple(stages),
         flips=tuple(flips),
-        quality=None,
+        quality=quality,
         verdict=Verdict(status=status, deciding=tuple(deciding), sentence=sentence),
         exit_code=exit_code,
         seconds=sum(s.seconds for s in stages) + 1.5,
@@ -280,7 +292,7 @@ def perplexity_finding(status: Status = Status.PASS, **changes: Any) -> Finding:
         baseline=2.177,
         candidate=2.1857,
         method="document_t",
-        counts={"G": 64, "n": 16384},
+        counts={"G": 64, "tokens": 16384, "n": 64, "N": 64},
         n_paired=64,
         detectable=0.0047,
         **changes,
@@ -510,6 +522,151 @@ def hostile(share_examples: str = "full") -> RunRecord:
     )
 
 
+SHARED_FAIL = 1 - 0.05 / 3
+"""The confidence of a REGRESSION where three blocking rules share the error."""
+
+
+def sequential_finding(
+    rule: Rule,
+    status: Status,
+    numbers: tuple[float, float, float],
+    n: int,
+    whole: int,
+    *,
+    method: str = "betting",
+    scope: Scope = Scope.BENCHMARK,
+    lost: int = 0,
+    b: int = 3,
+    c: int = 1,
+    p_value: float = 1.0,
+    counts: Mapping[str, float] | None = None,
+    **changes: Any,
+) -> Finding:
+    """A finding on the first `n` of `whole` items, `lost` of them lost, as the sequential rule makes it."""
+    found = finding(
+        rule,
+        status,
+        numbers,
+        n_paired=n - lost,
+        n_lost=lost,
+        counts={"n": n, "N": whole, "b": b, "c": c, "a": n // 2, "mcnemar_p": 0.625, "flip_rate": (b + c) / n}
+        | dict(counts or {}),
+        **changes,
+    )
+    judged = interval(numbers[1], numbers[2], method, fail_confidence=SHARED_FAIL, scope=scope, valid="anytime")
+    return replace(found, interval=judged, p_value=p_value)
+
+
+SEQUENTIAL_POLICY: Mapping[str, Any] = {
+    **POLICY,
+    "budget": None,
+    "stop_early": True,
+    "checkpoints": {},
+    "stages": [
+        {
+            "kind": "domain",
+            "name": "fraud",
+            "data": "fraud.jsonl",
+            "match": "exact",
+            "rules": [
+                {"metric": "accuracy", "max_drop": "3pp"},
+                {"metric": "accuracy", "min_retained": "95%", "severity": "advisory"},
+            ],
+        },
+    ],
+}
+
+
+def sequential() -> RunRecord:
+    """Planned looks, early stops by items, a whole benchmark counted, a quality score; `fraud` was never reached."""
+    perplexity = perplexity_finding()
+    assert perplexity.interval is not None
+    at_look = replace(
+        perplexity,
+        interval=replace(perplexity.interval, confidence=0.9875, fail_confidence=1 - 0.05 / 12, valid="planned_looks"),
+        p_value=1.0,
+        counts={"G": 64, "tokens": 4096, "n": 64, "N": 64, "mean": 0.004, "standard_error": 0.00081, "look": 2}
+        | {"looks": 4},
+        reason="at look 2 of 4 (4,000 tokens): the increase keeps the bound 5% over its whole interval (98.75% sure)",
+    )
+    retained = ("capability", "acc", BoundKind.MIN_RETAINED, 0.97, "97%")
+    mmlu = sequential_finding(
+        rule(*retained, source="mmlu", id="capability.mmlu.acc.min_retained"),
+        Status.PASS,
+        (0.9861, 0.9721, 1.0114),
+        224,
+        2808,
+        baseline=0.6401,
+        candidate=0.6312,
+        detectable=0.0098,
+        counts={"a": 140},
+        reason="the share retained keeps the bound 97%, settled by the first 224 of 2,808 items (95% sure)",
+    )
+    arc = sequential_finding(
+        rule(*retained, source="arc_challenge", id="capability.arc_challenge.acc.min_retained"),
+        Status.PASS,
+        (0.9723, 0.9723, 0.9723),
+        1172,
+        1172,
+        b=31,
+        c=14,
+        baseline=0.523,
+        candidate=0.5085,
+        detectable=0.0271,
+        counts={"a": 582, "mcnemar_p": 0.0161},
+        reason="the share retained keeps the bound 97%, counted over all 1,172 items of the sample",
+    )
+    gsm8k = sequential_finding(
+        rule("capability", "exact_match,strict-match", source="gsm8k", id="capability.gsm8k.max_drop"),
+        Status.REGRESSION,
+        (0.1188, 0.0301, 0.2075),
+        160,
+        1319,
+        b=22,
+        c=3,
+        counts={"a": 69},
+        p_value=0.00231,
+        baseline=0.568,
+        candidate=0.4492,
+        detectable=0.0271,
+        reason="the drop is beyond the bound 3pp, settled by the first 160 of 1,319 items (98.33% sure)",
+    )
+    capability = stage(
+        "lm_eval",
+        "capability",
+        Status.REGRESSION,
+        (mmlu, arc, gsm8k),
+        seconds=212.4,
+        scored=1556,
+        available=5299,
+        notes=(
+            "2808 items sampled from 14042",
+            "greedy decoding (temperature 0): differences in the distribution of answers stay unseen",
+        ),
+    )
+    sanity = stage("perplexity", "sanity", Status.PASS, (at_look,), scored=64, available=64)
+    because = "stage capability ended in REGRESSION (--keep-going runs the rest)"
+    return record(
+        Status.REGRESSION,
+        (sanity, capability, skipped("domain", "fraud", because)),
+        deciding=(gsm8k.rule.id,),
+        exit_code=1,
+        policy=SEQUENTIAL_POLICY,
+        quality=score(),
+    )
+
+
+def score(
+    *, estimate: float = 0.9218, low: float = 0.8611, high: float = 0.9823, pooled_p_value: float | None = None
+) -> Quality:
+    return Quality(
+        estimate=estimate,
+        interval=interval(low, high, "mean_retained_sequence", scope=Scope.BENCHMARK, valid="anytime"),
+        sources=("mmlu", "arc_challenge", "gsm8k"),
+        pooled_p_value=pooled_p_value,
+    )
+
+
 def everything() -> dict[str, RunRecord]:
     """All the records by name."""
     return {
@@ -521,4 +678,5 @@ def everything() -> dict[str, RunRecord]:
         "refused": refused(),
         "large": large(),
         "hostile": hostile(),
+        "sequential": sequential(),
     }

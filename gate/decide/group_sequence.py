@@ -27,8 +27,8 @@ def judged(rule: Rule, found: Lineup, terms: Terms, group: str) -> Judged:
     Raises:
         CouldNotMeasure: none of them was measured, or there is nothing to retain.
     """
-    everyone = [e for e in found.entries if e.group == group]
-    reached = [e for e in found.entries[: found.reached] if e.group == group]
+    everyone = [e for e in found.entries if _may_belong(e, group)]
+    reached = [e for e in found.entries[: found.reached] if _may_belong(e, group)]
     paired = [(e.baseline, e.candidate) for e in reached if e.baseline is not None and e.candidate is not None]
     if not paired:
         raise CouldNotMeasure(f"no item of {group} was measured")
@@ -75,6 +75,11 @@ def judged(rule: Rule, found: Lineup, terms: Terms, group: str) -> Judged:
         n_paired=len(paired),
         detectable=None,
     )
+
+
+def _may_belong(entry: Entry, group: str) -> bool:
+    """An item that neither role measured may belong to any group, so each group gets it."""
+    return entry.group == group or (entry.baseline is None and entry.candidate is None)
 
 
 def _test(rule: Rule, n: int, mean: float) -> tuple[Test, float, float, float]:

@@ -32,7 +32,6 @@ from gate.records import (
     Role,
     Rule,
     Scope,
-    Severity,
     Status,
 )
 
@@ -42,11 +41,9 @@ _WORST_FIRST = (Status.ERROR, Status.REGRESSION, Status.INCONCLUSIVE, Status.PAS
 def judge(rule: Rule, baseline: Measurement | None, candidate: Measurement | None, terms: Terms) -> Finding:
     """What the measurements say of the rule.
 
-    `min` and `max` look at the candidate alone; every other bound needs both roles.  An advisory rule blocks nothing,
-    so its REGRESSION is not corrected for the others.
+    `min` and `max` look at the candidate alone; every other bound needs both roles.
     """
-    if rule.severity is Severity.ADVISORY:
-        terms = replace(terms, fail_confidence=terms.confidence)
+    terms = terms.of(rule)
     try:
         found = _judge(rule, baseline, candidate, terms)
         if found.baseline is None and rule.bound.kind in items.ABSOLUTE and not found.members:
@@ -83,7 +80,7 @@ def _judge(rule: Rule, baseline: Measurement | None, candidate: Measurement | No
         return _at_looks(rule, baseline, candidate, plan, terms)
     metric = _metric(rule, candidate)
     if baseline is not None and sequential.applies(rule, metric, baseline, terms):
-        _check_guessing(rule, baseline, metric)
+        check_guessing(rule, baseline, metric)
         return sequential.judge(rule, baseline, candidate, metric, terms)
     if candidate.n_reached < candidate.n_expected:
         return _of_those_reached(rule, baseline, candidate, metric, terms)
@@ -108,7 +105,7 @@ def _whole(rule: Rule, baseline: Measurement | None, candidate: Measurement, met
         case _ if rule.by is not None:
             return _by_group(rule, baseline, candidate, metric, pairs, terms)
     if baseline is not None:
-        _check_guessing(rule, baseline, metric)
+        check_guessing(rule, baseline, metric)
     found = fixed_n.finding(rule, items.estimate(rule, pairs, terms.confidence), terms)
     finer = rule.scope is Scope.BENCHMARK and rule.bound.kind not in items.ABSOLUTE
     if finer and found.n_paired < 2 and found.status is Status.PASS:
@@ -119,7 +116,8 @@ def _whole(rule: Rule, baseline: Measurement | None, candidate: Measurement, met
 _FINER = "the bound is finer than one item of this sample, so it is judged as for tasks like these (population scope)"
 
 
-def _check_guessing(rule: Rule, baseline: Measurement, metric: Metric) -> None:
+def check_guessing(rule: Rule, baseline: Measurement, metric: Metric) -> None:
+    """Raises CouldNotMeasure where a candidate that guesses would pass (`estimate.check_above_chance`)."""
     values = [o.value for o in baseline.observations if o.metric == metric.observed]
     if baseline.chance is not None and values and metric.name.partition(",")[0] in _GUESSED:
         check_above_chance(rule, math.fsum(values) / len(values), baseline.chance)

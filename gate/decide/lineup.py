@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from gate.decide.pairing import Item, Pair, pair
 from gate.errors import CouldNotMeasure
@@ -14,8 +15,7 @@ from gate.order import place
 from gate.records import Measurement, Metric
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """One item; a value is None where that role did not measure it."""
 
     item_id: str
@@ -47,43 +47,45 @@ def lineup(baseline: Measurement, candidate: Measurement, metric: Metric, order_
     """Order all items of the sample and see how far the candidate got.
 
     What the candidate lacks before the last item that it was asked is lost; what comes after it has not been asked.
+    An item that neither role names has no place of its own: it is taken for the first, never for one to come.
 
     Raises:
         CouldNotMeasure: as `pairing.pair`, or a value outside [0, 1].
     """
     pairs = pair(baseline, candidate, metric)
     found: tuple[Pair | Item, ...] = (*pairs.paired, *pairs.one_sided)
-    entries = [
-        Entry(item_id=p.item_id, group=p.group, cluster=p.cluster, baseline=p.baseline, candidate=p.candidate)
-        for p in found
-    ]
-    for e in entries:
-        check_range(metric, e.item_id, e.baseline, e.candidate)
+    for p in found:
+        check_range(metric, p.item_id, p.baseline, p.candidate)
 
     def order(item_id: str) -> str:
         return item_id if order_seed is None else place(order_seed, item_id)
 
-    places = {order(e.item_id) for e in entries}
+    # key, then the position as pairing left it: of equal ids, smallest with largest
+    keyed = [
+        (order(p.item_id), p.item_id, p.group or "", i, Entry(p.item_id, p.group, p.cluster, p.baseline, p.candidate))
+        for i, p in enumerate(found)
+    ]
+    places = {key for key, *_ in keyed}
     failed = {order(f.item_id): f.item_id for m in (baseline, candidate) for f in m.failures}
-    entries += [_nobody(item_id) for at, item_id in sorted(failed.items()) if at not in places]
-    keyed = sorted(((order(e.item_id), e.item_id, e.group or "", i) for i, e in enumerate(entries)))
-    ordered = [entries[i] for *_, i in keyed]
-    ordered += [_nobody(f"unseen {k}") for k in range(pairs.n_expected - len(ordered))]
-    if len(ordered) > pairs.n_expected:
+    keyed += [(key, item_id, "", 0, _nobody(item_id)) for key, item_id in failed.items() if key not in places]
+    keyed.sort(key=lambda k: k[:4])
+    if len(keyed) > pairs.n_expected:
         raise CouldNotMeasure(
-            f"{candidate.source}: found {len(ordered)} items of {metric.name}, expected {pairs.n_expected}: the two "
+            f"{candidate.source}: found {len(keyed)} items of {metric.name}, expected {pairs.n_expected}: the two "
             "were not asked the same items; measure both with the same policy, data and tokenizer"
         )
-    reached = len(ordered)
+    unseen = pairs.n_expected - len(keyed)
+    entries = (*(_nobody(f"unseen {k}") for k in range(unseen)), *(entry for *_, entry in keyed))
+    reached = len(entries)
     if order_seed is not None and candidate.n_reached < candidate.n_expected:
         answered = {order(f.item_id) for f in candidate.failures}
         asked = (
             i
-            for i, e in enumerate(ordered, start=1)
-            if e.candidate is not None or (answered and order(e.item_id) in answered)
+            for i, (key, *_, entry) in enumerate(keyed, start=unseen + 1)
+            if entry.candidate is not None or key in answered
         )
-        reached = max(max(asked, default=0), min(candidate.n_reached, len(ordered)))
-    return Lineup(metric=metric, entries=tuple(ordered), reached=reached, causes=pairs.causes)
+        reached = max(max(asked, default=0), min(candidate.n_reached, reached))
+    return Lineup(metric=metric, entries=entries, reached=reached, causes=pairs.causes)
 
 
 def check_range(metric: Metric, item_id: str, *values: float | None) -> None:
@@ -107,4 +109,4 @@ def lost_text(entries: Sequence[Entry], n: int, causes: Sequence[tuple[str, int]
 
 def _nobody(item_id: str) -> Entry:
     """An item that neither role measured."""
-    return Entry(item_id=item_id, group=None, cluster=None, baseline=None, candidate=None)
+    return Entry(item_id, None, None, None, None)

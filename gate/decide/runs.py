@@ -14,7 +14,7 @@ from gate.decide.items import ABSOLUTE
 from gate.decide.pairing import Pairs, alone, check_lost, lost_text, pair
 from gate.errors import CouldNotMeasure
 from gate.records import BoundKind, Direction, Estimand, Measurement, Metric, Rule
-from gate.stats import exact, log_ratio
+from gate.stats import exact, hodges_lehmann, log_ratio
 
 BATCH = "batch="
 _BYTE_RESOLUTION = 0.5
@@ -94,7 +94,7 @@ def timing(
         value=value,
         limits=limits,
         method="log_mean_t" if kind in ABSOLUTE else "log_ratio_t",
-        counts={"R": len(b), "N": pairs.n_expected},
+        counts={"R": len(b), "N": pairs.n_expected, **_shift(b, c)},
         unit="pairs of blocks",
         n_paired=len(b),
         n_lost=pairs.n_lost,
@@ -103,6 +103,15 @@ def timing(
         undecidable=f"{lost_text(pairs)} and could hold any value" if pairs.n_lost else None,
         cautions=(),
     )
+
+
+def _shift(baseline: Sequence[float], candidate: Sequence[float]) -> dict[str, float]:
+    """Hodges and Lehmann's ratio beside the paired t: one block that was disturbed does not move it."""
+    try:
+        found = hodges_lehmann.interval(baseline=baseline, candidate=candidate, confidence=0.9)
+    except ValueError:
+        return {}  # too few blocks for it
+    return {"hodges_lehmann_ratio": found.estimate}
 
 
 def scalar(

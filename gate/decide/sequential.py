@@ -6,6 +6,9 @@ Pure.  `walk` says when a rule is settled; here is what the evidence says by the
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 
@@ -16,10 +19,9 @@ from gate.decide.lineup import Entry, Lineup, lineup, lost_text
 from gate.decide.pairing import Item, LostItems, Pair, Pairs
 from gate.decide.terms import Terms
 from gate.decide.walk import Walk, room
-from gate.order import BLOCK_ITEMS
 from gate.records import Bound, BoundKind, Estimand, Finding, Interval, Measurement, Metric, Rule, Scope, Status
 from gate.stats import betting, bounded, confidence_sequence, exact_finite, mcnemar, tango, wald
-from gate.stats.betting import Floats
+from gate.stats.betting import Floats, Test
 from gate.stats.quantiles import small_sample
 
 FLIP_RATES = {True: 0.06, False: 0.10}
@@ -62,6 +64,17 @@ def applies(rule: Rule, metric: Metric, baseline: Measurement | None, terms: Ter
     return allowed > 0 and odds >= WORTH_LOOKING_EARLY
 
 
+def begin(rule: Rule, baseline: Sequence[float | None], terms: Terms) -> Walk:
+    """The walk of this rule over a sample with these values of the baseline's, in any order (None: lost).
+
+    Raises:
+        CouldNotMeasure: nothing to retain, or a rule that could not fail.
+    """
+    least = math.fsum(v for v in baseline if v is not None) / max(len(baseline), 1)
+    check_can_fail(rule, None if rule.bound.kind in items.ABSOLUTE else least)
+    return Walk(rule, baseline, terms)
+
+
 def judge(rule: Rule, baseline: Measurement, candidate: Measurement, metric: Metric, terms: Terms) -> Finding:
     """The finding on the evidence up to the first block at whose end the rule was settled.
 
@@ -69,29 +82,31 @@ def judge(rule: Rule, baseline: Measurement, candidate: Measurement, metric: Met
         CouldNotMeasure: more items lost than allowed, nothing reached, or a rule that could not fail.
     """
     found = lineup(baseline, candidate, metric, terms.order_seed)
-    values = [e.baseline for e in found.entries]
-    known = [v for v in values if v is not None]
-    least = math.fsum(known) / len(values)
-    check_can_fail(rule, None if rule.bound.kind in items.ABSOLUTE else least)
-    walk = Walk(rule, values, terms)
-    # without a seeded order there is nothing to stop early for: only the totals of all items count
-    block = found.reached if terms.order_seed is None else BLOCK_ITEMS
-    for begin in range(0, found.reached, block):
-        walk.feed(found.entries[begin : min(begin + block, found.reached)])
+    walk = begin(rule, [e.baseline for e in found.entries], terms)
+    walk.feed(found.entries[: found.reached])
+    walk.close()
     evidence = walk.evidence
-    paired = [e for e in evidence if not e.is_lost]
-    n_lost = len(evidence) - len(paired)
-    if walk.settled == "lost" or not paired:
-        allowed = f"max_lost allows {walk.plan.allowed_lost}" if evidence else "nothing was measured"
+    n_lost = sum(e.is_lost for e in evidence)
+    if not evidence:
+        raise LostItems(f"{metric.name}: no item was measured", n_paired=0, n_lost=0)
+    if walk.settled == "lost" or n_lost == len(evidence):
         raise LostItems(
-            f"{metric.name}: {lost_text(evidence, found.n, found.causes)}, and {allowed}; an item without a value is "
-            "neither right nor wrong: mend the measurement and run again"
-            if evidence
-            else f"{metric.name}: no item was measured",
-            n_paired=len(paired),
+            f"{metric.name}: {lost_text(evidence, found.n, found.causes)}, and max_lost allows "
+            f"{walk.plan.allowed_lost}; an item without a value is neither right nor wrong: mend the measurement and "
+            "run again",
+            n_paired=len(evidence) - n_lost,
             n_lost=n_lost,
         )
     return _Judged(rule, found, walk, terms).finding()
+
+
+class _Extreme(NamedTuple):
+    """The differences with all lost items at their most (0) or at their least (1) harmful, and their test."""
+
+    test: Test
+    differences: Floats
+    total: float
+    lost_are_right: int
 
 
 class _Judged:
@@ -102,8 +117,13 @@ class _Judged:
         self.plan = walk.plan
         self.evidence = walk.evidence
         self.paired = [e for e in self.evidence if not e.is_lost]
-        low, high = self.plan.differences(self.evidence)
-        self.low, self.high = np.array(low), np.array(high)
+        low, high = (np.array(d, dtype=np.float64) for d in self.plan.differences(self.evidence))
+        extremes = [
+            _Extreme(self.plan.low, low, self.plan.totals[0], 0),
+            _Extreme(self.plan.high, high, self.plan.totals[1], 1),
+        ]
+        same = self.plan.low == self.plan.high and np.array_equal(low, high)
+        self.extremes = extremes[:1] if same else extremes
         middle, _ = self.plan.differences(self.paired)
         self.mean = math.fsum(middle) / len(middle)
         known = [e.baseline for e in found.entries if e.baseline is not None]
@@ -170,34 +190,48 @@ class _Judged:
         return min(max(self.baseline + (c - b) / len(self.paired), 0.0), 1.0)
 
     def _limits(self, looked: bool) -> Span:
-        """Limits of the value: of the wealth, and of the last look where there was one."""
-        plan = self.plan
-        low_at, high_at = 1 - plan.pass_alpha, 1 - plan.fail_alpha
-        if self.rule.bound.kind is BoundKind.MIN_RETAINED and self.rule.scope is Scope.POPULATION:
-            limits = ratio_sequence.limits(plan, self.evidence)
-        else:
-            low = confidence_sequence.low(test=plan.low, differences=self.low, confidence=low_at)
-            high = confidence_sequence.high(test=plan.high, differences=self.high, confidence=high_at)
-            low, high = confidence_sequence.ordered(test=plan.low, low=low, high=high, estimate=self.mean)
-            limits = self._span(low, high)
+        """Limits of the value: of the wealth, and of the last look where there was one; with lost items, of both."""
+        low_at, high_at = 1 - self.plan.pass_alpha, 1 - self.plan.fail_alpha
+        limits = hull(*(self._sequence(e, low_at, high_at) for e in self.extremes))
         if looked:
             last = self._last_look(low_at, high_at)
             both = max(limits[0], last[0]), min(limits[1], last[1])
             limits = both if both[0] <= both[1] else hull(limits, last)
         return limits
 
-    def _span(self, low: float, high: float) -> Span:
-        ends = self._value(low, self.plan.totals[0]), self._value(high, self.plan.totals[1])
+    def _sequence(self, extreme: _Extreme, low_at: float, high_at: float) -> Span:
+        test, values = extreme.test, extreme.differences
+        if self.rule.bound.kind is BoundKind.MIN_RETAINED and self.rule.scope is Scope.POPULATION:
+            worst = extreme.lost_are_right
+            b = np.array([1.0 - worst if e.baseline is None else e.baseline for e in self.evidence])
+            c = np.array([float(worst) if e.candidate is None else e.candidate for e in self.evidence])
+            return ratio_sequence.limits(self.plan, b, c, extreme.total)
+        low = confidence_sequence.low(test=test, differences=values, confidence=low_at)
+        high = confidence_sequence.high(test=test, differences=values, confidence=high_at)
+        low, high = confidence_sequence.ordered(test=test, low=low, high=high, estimate=float(values.mean()))
+        return self._span(low, high, extreme.total)
+
+    def _span(self, low: float, high: float, total: float) -> Span:
+        ends = self._value(low, total), self._value(high, total)
         floor = -math.inf if self.rule.bound.kind is BoundKind.MAX_DROP else 0.0
-        return max(min(ends), floor), max(ends)
+        return max(min(ends), floor), max(*ends, floor)
 
     def _last_look(self, low_at: float, high_at: float) -> Span:
         """One fixed-n look at the cap; in benchmark scope at a part of a finite number of items."""
         if self.rule.scope is Scope.POPULATION:
-            return self._fixed_n(low_at)[0], self._fixed_n(high_at)[1]
-        return self._span(self._mean_limit(self.low, low_at, 0), self._mean_limit(self.high, high_at, 1))
+            passing, failing = self._fixed_n(low_at), self._fixed_n(high_at)
+            if larger_is_worse(self.rule.bound.kind):
+                return failing[0], passing[1]
+            return passing[0], failing[1]
+        spans = []
+        for e in self.extremes:
+            at = {level: self._mean_limits(e.differences, level) for level in {low_at, high_at}}
+            spans.append(self._span(at[low_at][0], at[high_at][1], e.total))
+        return hull(*spans)
 
-    def _fixed_n(self, level: float) -> Span:
+    @cached_property
+    def _fixed_n(self) -> Callable[[float], Span]:
+        """Limits of one look at the evidence as if it were all that was planned, by confidence."""
         paired = tuple(
             Pair(item_id=e.item_id, group=e.group, cluster=None, weight=1.0, baseline=e.baseline, candidate=e.candidate)
             for e in self.evidence
@@ -216,31 +250,39 @@ class _Judged:
             causes=self.found.causes,
             lost_ids=(),
         )
-        return items.estimate(self.rule, pairs, level).limits(level)
+        return items.estimate(self.rule, pairs, self.terms.confidence).limits
 
-    def _mean_limit(self, differences: Floats, level: float, end: int) -> float:
+    def _mean_limits(self, differences: Floats, level: float) -> Span:
+        """Of the mean difference of all N items, from some of them; each at `level`, the upper one to fail by."""
         n, plan = len(differences), self.plan
         if not plan.low.integral:
             at = small_sample(level, n)
-            return span(bounded.mean(values=differences.tolist(), smallest=-1, largest=1, confidence=at))[end]
-        lost, gained = int((differences < 0).sum()), int((differences > 0).sum())
+            return span(bounded.mean(values=differences.tolist(), smallest=-1, largest=1, confidence=at))
+        lost, gained = _flips(differences)
         if n <= exact_finite.LARGEST_N:
             # here Tango's with the finite-population factor errs up to three times as often as it says
-            exact = exact_finite.interval(lost=lost, gained=gained, n=n, population=plan.n, confidence=level)
-            return span(exact)[end]
-        score = span(tango.interval(lost=lost, gained=gained, n=n, confidence=level, population=plan.n))
-        if end == 0:
-            return score[0]
-        return max(score[1], wald.interval(lost=lost, gained=gained, n=n, confidence=level).high)
+            return span(exact_finite.interval(lost=lost, gained=gained, n=n, population=plan.n, confidence=level))
+        score = tango.interval(lost=lost, gained=gained, n=n, confidence=level, population=plan.n)
+        other = wald.interval(lost=lost, gained=gained, n=n, confidence=level)
+        return score.low, max(score.high, other.high)
 
     def _p_value(self, looked: bool) -> float:
         """Of "the bound is kept", valid at every look; with a last look, half of the level is for each."""
         p = betting.p_fail(self.walk.state.high, self.plan.high)
         if self.plan.cap is None or p == 0.0:
             return p
-        if looked:
-            p = min(p, p_value(lambda level: self._last_look(level, level), self.rule.bound, at_most=0.49))
-        return min(1.0, 2 * p)
+        return min(1.0, 2 * (min(p, self._p_of_look()) if looked else p))
+
+    def _p_of_look(self) -> float:
+        n, of = len(self.evidence), self.plan.n
+        if self.rule.scope is Scope.POPULATION or not self.plan.low.integral or n > exact_finite.LARGEST_N:
+            return p_value(lambda level: self._last_look(level, level), self.rule.bound, at_most=0.49)
+        p = 0.0
+        for e in self.extremes:  # mirrored: that at least `fail_total` are gained
+            lost, gained = _flips(e.differences)
+            total = -int(e.test.fail_total)
+            p = max(p, exact_finite.p_value(lost=gained, gained=lost, n=n, population=of, total=total))
+        return p
 
     def _counts(self, *, stopped: bool) -> dict[str, float]:
         lost = sum(_d(e) < 0 for e in self.paired)
@@ -315,17 +357,27 @@ class _Judged:
         return text
 
 
+def _flips(differences: Floats) -> tuple[int, int]:
+    """(lost, gained) of 0/1 items."""
+    return int((differences < 0).sum()), int((differences > 0).sum())
+
+
 def _d(entry: Entry) -> float:
     return (entry.candidate or 0.0) - (entry.baseline or 0.0)
 
 
 def _agreeing(limits: Span, status: Status, bound: Bound) -> Span:
     """The limits, with the end at the bound put where the exact comparison of totals says it is."""
+    found = decide(limits, bound)
+    if found is status:
+        return limits
     low, high = limits
     worse_high = larger_is_worse(bound.kind)
+    beyond = math.nextafter(bound.value, math.inf if worse_high else -math.inf)
     if status is Status.PASS:
-        return (low, min(high, bound.value)) if worse_high else (max(low, bound.value), high)
-    if status is Status.REGRESSION and decide(limits, bound) is not Status.REGRESSION:
-        beyond = math.nextafter(bound.value, math.inf if worse_high else -math.inf)
+        return (min(low, bound.value), bound.value) if worse_high else (bound.value, max(high, bound.value))
+    if status is Status.REGRESSION:
         return (beyond, max(high, beyond)) if worse_high else (min(low, beyond), beyond)
-    return low, high
+    if found is Status.PASS:
+        return (low, beyond) if worse_high else (beyond, high)
+    return (bound.value, high) if worse_high else (low, bound.value)

@@ -12,13 +12,12 @@ from dataclasses import replace
 
 from gate.decide import looks, sequential
 from gate.decide.combine import REACHED
-from gate.decide.judge import judge
-from gate.decide.lineup import Entry
+from gate.decide.judge import check_guessing, judge
+from gate.decide.lineup import check_range, lineup
 from gate.decide.terms import Terms
-from gate.decide.walk import Walk
 from gate.errors import CouldNotMeasure
 from gate.order import place
-from gate.records import Finding, Measurement, Metric, Rule, Severity, Status, merge
+from gate.records import Finding, Measurement, Metric, Role, Rule, Severity, Status, merge
 
 
 def governing(rules: Sequence[Rule]) -> list[Rule]:
@@ -57,7 +56,8 @@ class Tracker:
         self._parts: list[Measurement] = []
         self._looks = 0
         self._waits = not self._rules or bool(looks.planned(baseline))
-        self._walks: list[_Followed] = []
+        self._followed: list[_Followed] = []
+        self._red = False
         metrics = {m.name: m for m in baseline.metrics}
         for rule in () if self._waits else self._rules:
             metric = metrics.get(rule.metric)
@@ -65,9 +65,10 @@ class Tracker:
                 self._waits = True  # it needs every item
                 continue
             try:
-                self._walks.append(_Followed(rule, metric, baseline, terms))
-            except CouldNotMeasure:
-                continue  # nothing to wait for: the finding will say why
+                check_guessing(rule, baseline, metric)
+                self._followed.append(_Followed(rule, metric, baseline, terms.of(rule)))
+            except CouldNotMeasure:  # nothing to wait for: the finding will say why
+                self._red |= rule.severity is Severity.BLOCKING
 
     @property
     def measurement(self) -> Measurement | None:
@@ -77,20 +78,31 @@ class Tracker:
     @property
     def settled(self) -> bool:
         """Whether no further part can change what the governing rules find."""
-        return not self._waits and all(f.walk.settled is not None for f in self._walks)
+        return not self._waits and all(f.walk.settled is not None for f in self._followed)
 
     @property
     def failing(self) -> bool:
         """Whether a blocking rule is known to fail, or to be an error."""
-        return any(f.walk.settled in ("fail", "lost") and f.blocks for f in self._walks)
+        return self._red or any(f.walk.settled in ("fail", "lost") and f.blocks for f in self._followed)
 
     def feed(self, part: Measurement) -> None:
         """The next part."""
         self._parts.append(part)
-        for followed in self._walks:
-            followed.feed(part)
+        for followed in list(self._followed):
+            try:
+                followed.feed(part)
+            except CouldNotMeasure:
+                self._followed.remove(followed)
+                self._give_up(followed.rule)
         if looks.planned(self._baseline):
             self._look()
+
+    def _give_up(self, rule: Rule) -> None:
+        """The parts do not fit the baseline: an error already, or to be judged with all of them at hand."""
+        if judge(rule, self._baseline, merge(self._parts), self._terms).status is not Status.ERROR:
+            self._waits = True
+        elif rule.severity is Severity.BLOCKING:
+            self._red = True
 
     def _look(self) -> None:
         whole = merge(self._parts)
@@ -102,42 +114,51 @@ class Tracker:
 
 
 class _Followed:
-    """One sequential rule, and the baseline's values by place in the order."""
+    """One sequential rule: its walk along the baseline's items, in the order in which the candidate meets them."""
 
     def __init__(self, rule: Rule, metric: Metric, baseline: Measurement, terms: Terms) -> None:
         assert terms.order_seed is not None  # nothing is followed where nothing can be stopped
-        self._seed = terms.order_seed
-        self._observed = metric.observed
+        self.rule, self._metric, self._seed = rule, metric, terms.order_seed
         self.blocks = rule.severity is Severity.BLOCKING
-        self._known: dict[str, list[float]] = defaultdict(list)
-        for o in baseline.observations:
-            if o.metric == metric.observed:
-                self._known[o.item_id].append(o.value)
-        values: list[float | None] = [v for found in self._known.values() for v in found]
-        values += [None] * (baseline.n_expected - len(values))
-        self.walk = Walk(rule, values, terms)
+        nothing = replace(baseline, role=Role.CANDIDATE, observations=(), failures=(), n_reached=0)
+        self._line = lineup(baseline, nothing, metric, self._seed).entries
+        self._at: dict[str, list[int]] = defaultdict(list)
+        for i, entry in enumerate(self._line):
+            self._at[place(self._seed, entry.item_id)].append(i)
+        self._taken = 0
+        self._asked = 0
+        self.walk = sequential.begin(rule, [e.baseline for e in self._line], terms)
 
     def feed(self, part: Measurement) -> None:
+        """Raises CouldNotMeasure for items that are not the baseline's, come late or have values outside [0, 1]."""
+        if self.walk.settled is not None:
+            return
+        values: dict[int, float] = {}
+        reached = {self._position(f.item_id, 0) for f in part.failures}
+        for item_id, found in self._values(part).items():
+            for k, value in enumerate(found):
+                at = self._position(item_id, k)
+                if self._line[at].item_id != item_id and self._line[at].baseline is not None:
+                    raise CouldNotMeasure(f"{item_id!r} is not what the baseline was asked")
+                values[at] = value
+        self._asked += part.n_reached
+        end = max({*reached, *values}, default=-1) + 1
+        end = max(end, self._taken, min(self._asked, len(self._line)))
+        entries = [self._line[i]._replace(candidate=values.get(i)) for i in range(self._taken, end)]
+        self._taken = end
+        self.walk.feed(entries)
+
+    def _values(self, part: Measurement) -> dict[str, list[float]]:
+        """Of repeated items, the smallest of one role goes with the largest of the other, as in `pairing`."""
         found: dict[str, list[float]] = defaultdict(list)
         for o in part.observations:
-            if o.metric == self._observed:
+            if o.metric == self._metric.observed:
+                check_range(self._metric, o.item_id, o.value)
                 found[o.item_id].append(o.value)
-        ids = sorted({*found, *(f.item_id for f in part.failures)}, key=lambda i: (place(self._seed, i), i))
-        block = [entry for item_id in ids for entry in self._entries(item_id, found.get(item_id, []))]
-        block += [_entry("", None, None) for _ in range(part.n_reached - len(block))]
-        self.walk.feed(block)
+        return {item_id: sorted(some, reverse=True) for item_id, some in found.items()}
 
-    def _entries(self, item_id: str, candidate: list[float]) -> list[Entry]:
-        """Of repeated items, the smallest of one role goes with the largest of the other, as in `pairing`."""
-        baseline = sorted(self._known.get(item_id, []))
-        values = sorted(candidate, reverse=True)
-        n = max(len(baseline), len(values), 1)
-        return [_entry(item_id, _at(baseline, i), _at(values, i)) for i in range(n)]
-
-
-def _at(values: Sequence[float], index: int) -> float | None:
-    return values[index] if index < len(values) else None
-
-
-def _entry(item_id: str, baseline: float | None, candidate: float | None) -> Entry:
-    return Entry(item_id=item_id, group=None, cluster=None, baseline=baseline, candidate=candidate)
+    def _position(self, item_id: str, k: int) -> int:
+        positions = self._at.get(place(self._seed, item_id), [])
+        if k >= len(positions) or positions[k] < self._taken:
+            raise CouldNotMeasure(f"{item_id!r} is not among the items that come next")
+        return positions[k]

@@ -5,7 +5,9 @@ Pure.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+from gate.records import Rule, Severity
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -22,6 +24,10 @@ class Terms:
     confidence: float
     fail_confidence: float
     order_seed: str | None
+
+    def of(self, rule: Rule) -> Terms:
+        """For this rule: an advisory one blocks nothing, so its REGRESSION is not corrected for the others."""
+        return replace(self, fail_confidence=self.confidence) if rule.severity is Severity.ADVISORY else self
 
 
 def gate_wide(confidence: float, n_blocking: int, order_seed: str | None) -> Terms:

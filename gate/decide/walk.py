@@ -20,7 +20,7 @@ from gate.errors import CouldNotMeasure
 from gate.order import BLOCK_ITEMS
 from gate.records import BoundKind, Rule, Scope
 from gate.stats import betting
-from gate.stats.betting import Test, Wealth
+from gate.stats.betting import Side, Test, Wealth
 
 Settled = Literal["pass", "fail", "lost", "cap"]
 _LARGEST_DENOMINATOR = 10**9
@@ -49,6 +49,11 @@ class Plan:
     pass_alpha: float
     fail_alpha: float
     allowed_lost: int
+
+    @property
+    def end(self) -> int:
+        """Items after which nothing more is looked at."""
+        return self.n if self.cap is None else self.cap
 
     @property
     def mirrored(self) -> bool:
@@ -141,10 +146,15 @@ def room(rule: Rule, n: int, total: float) -> Fraction:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class State:
-    """What the next block needs to know of the earlier ones; plain data."""
+    """What the next block needs to know of the earlier ones; plain data.
+
+    `low` and `high` are the wealth with lost items at their most and at their least harmful; `said` is what either of
+    them came to say first, which is what it would have ended with by itself.
+    """
 
     low: Wealth
     high: Wealth
+    said: tuple[Side | None, Side | None]
     lost: int
 
     @property
@@ -152,59 +162,84 @@ class State:
         return self.low.t
 
 
-START = State(low=betting.start(), high=betting.start(), lost=0)
+START = State(low=betting.start(), high=betting.start(), said=(None, None), lost=0)
 
 
 def step(state: State, plan: Plan, block: Sequence[Entry]) -> State:
     """The state after a further block (cut at the cap)."""
-    some = block if plan.cap is None else block[: plan.cap - state.t]
-    low, high = plan.differences(some)
+    some = block[: plan.end - state.t]
+    low_d, high_d = (np.array(d, dtype=np.float64) for d in plan.differences(some))
+    low = betting.advance(state.low, plan.low, low_d)
+    same = plan.low == plan.high and state.low == state.high and np.array_equal(low_d, high_d)
+    high = low if same else betting.advance(state.high, plan.high, high_d)
     return State(
-        low=betting.advance(state.low, plan.low, np.array(low, dtype=np.float64)),
-        high=betting.advance(state.high, plan.high, np.array(high, dtype=np.float64)),
+        low=low,
+        high=high,
+        said=(state.said[0] or _verdict(low, plan.low, plan), state.said[1] or _verdict(high, plan.high, plan)),
         lost=state.lost + sum(e.is_lost for e in some),
     )
 
 
+def _verdict(wealth: Wealth, test: Test, plan: Plan) -> Side | None:
+    if wealth.t == 0:
+        return None
+    return betting.verdict(wealth, test, pass_alpha=plan.pass_alpha, fail_alpha=plan.fail_alpha)
+
+
 def settled(state: State, plan: Plan) -> Settled | None:
-    """Whether the rule needs no further item, and why."""
+    """Whether the rule needs no further item, and why.
+
+    With lost items both extremes must say the same: what one of them was would not have moved it.
+    """
     if state.lost > plan.allowed_lost:
         return "lost"
-    if state.t:
-        alphas = {"pass_alpha": plan.pass_alpha, "fail_alpha": plan.fail_alpha}
-        if betting.verdict(state.high, plan.high, **alphas) == "fail":
-            return "fail"
-        if betting.verdict(state.low, plan.low, **alphas) == "pass":
-            return "pass"
-    return "cap" if state.t == (plan.n if plan.cap is None else plan.cap) else None
+    if state.said[0] is not None and state.said[0] == state.said[1]:
+        return state.said[0]
+    return "cap" if state.t == plan.end else None
 
 
 class Walk:
-    """Feeds blocks to a plan until it is settled; judges and schedulers walk alike."""
+    """Feeds a plan until it is settled; judges and schedulers walk alike."""
 
     def __init__(self, rule: Rule, baseline: Sequence[float | None], terms: Terms) -> None:
         self._made = (rule, tuple(baseline), terms)
         self.plan = plan(*self._made, integral=all(b in (0, 1, None) for b in baseline))
+        # without a seeded order there is nothing to stop early for: only the totals of all items count
+        self._block = self.plan.n if terms.order_seed is None else BLOCK_ITEMS
+        self._pending: list[Entry] = []
         self.state = START
         self.settled: Settled | None = None
         self.evidence: list[Entry] = []
 
-    def feed(self, block: Sequence[Entry]) -> None:
-        """The next block of the seeded order; ignored once settled."""
-        if self.settled is not None:
-            return
+    def feed(self, entries: Sequence[Entry]) -> None:
+        """The next items of the seeded order, however many: looked at in whole blocks.  Ignored once settled."""
+        self._pending += entries
+        while self.settled is None and self._pending and len(self._pending) >= self._next:
+            block, self._pending = self._pending[: self._next], self._pending[self._next :]
+            self._take(block)
+
+    def close(self) -> None:
+        """No further items come: what is left of a block is looked at too."""
+        if self.settled is None and self._pending:
+            self._take(self._pending)
+            self._pending = []
+
+    @property
+    def _next(self) -> int:
+        return min(self._block, self.plan.end - self.state.t)
+
+    def _take(self, block: Sequence[Entry]) -> None:
         fractional = any(e.candidate not in (0, 1, None) for e in block)
         if self.plan.low.integral and fractional:  # partial credit: from here on, totals are no integers
             earlier, self.evidence = self.evidence, []
             self.plan, self.state = plan(*self._made, integral=False), START
-            for begin in range(0, len(earlier), BLOCK_ITEMS):
-                self._step(earlier[begin : begin + BLOCK_ITEMS])
+            for begin in range(0, len(earlier), self._block):
+                self._step(earlier[begin : begin + self._block])
         self._step(block)
 
     def _step(self, block: Sequence[Entry]) -> None:
         if self.settled is not None:
             return
-        before = self.state.t
         self.state = step(self.state, self.plan, block)
-        self.evidence += block[: self.state.t - before]
+        self.evidence += block
         self.settled = settled(self.state, self.plan)

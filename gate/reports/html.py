@@ -15,7 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from gate.records import CheckpointRef, Flip, RunRecord, Status
-from gate.reports import escape, numbers
+from gate.reports import basis, escape, numbers, quality
 from gate.reports.allowance import Used
 from gate.reports.rows import rows
 from gate.reports.sentence import TITLES
@@ -48,6 +48,8 @@ def render(record: RunRecord) -> str:
         "command": _command(record),
         "policy": json.dumps(record.policy, indent=2, ensure_ascii=False, default=str),
         "numbers": numbers,
+        "remarks": basis.remarks,
+        "score": quality,
         "Status": Status,
     }
     return _environment().get_template("report.html.j2").render(values)
@@ -62,6 +64,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         finalize=_finalize,
     )
+    environment.filters["sentence"] = _sentence
     environment.filters["block"] = lambda text: escape.block(text, _TEXT_LIMIT)
     return environment
 
@@ -71,6 +74,12 @@ def _finalize(value: Any) -> Any:
     if value is None:
         return ""
     return escape.clean(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def _sentence(text: str) -> str:
+    """With a capital and a full stop; cleaned as a whole, since half an escape sequence is no longer seen as one."""
+    said = escape.line(text)
+    return said[:1].upper() + said[1:] + ("" if said.endswith((".", "!", "?")) else ".")
 
 
 def _facts(record: RunRecord) -> list[tuple[str, str]]:

@@ -14,9 +14,11 @@ from collections import Counter
 from dataclasses import dataclass
 
 from junit_xml import TestCase, TestSuite, to_xml_report_string
+from pydantic import ValidationError
 
-from gate.records import RunRecord, Severity, StageResult, Status
-from gate.reports import escape, numbers
+from gate.policy import Policy, planned_rules
+from gate.records import Rule, RunRecord, Severity, StageResult, Status
+from gate.reports import escape, numbers, quality
 from gate.reports.allowance import ranked
 from gate.reports.rows import Row, row, story
 from gate.reports.sentence import TITLES
@@ -79,6 +81,7 @@ def _verdict_case(record: RunRecord) -> _Case:
         "",
         *(f"deciding rule: {rule_id}" for rule_id in record.verdict.deciding),
         *skipped,
+        *([quality.line(record.quality)] if record.quality is not None else []),
         *(f"note: {note}" for note in record.notes),
         f"run {record.run_id}, exit code {record.exit_code}, {numbers.duration(record.seconds)}",
     ]
@@ -96,6 +99,8 @@ def _verdict_case(record: RunRecord) -> _Case:
 
 def _stage_cases(record: RunRecord, stage: StageResult) -> list[_Case]:
     cases = [_rule_case(record, row(stage, f)) for s, f in ranked(record) if s is stage]
+    if stage.status is Status.SKIPPED and not cases:
+        cases = [_unasked_case(stage, rule) for rule in _planned(record) if rule.stage == stage.name]
     unexplained = stage.status in (Status.ERROR, Status.REFUSED) and all(c.status is not stage.status for c in cases)
     if not cases or unexplained:
         cases.append(_stage_case(record, stage))
@@ -118,12 +123,38 @@ def _stage_case(record: RunRecord, stage: StageResult) -> _Case:
     )
 
 
+def _planned(record: RunRecord) -> tuple[Rule, ...]:
+    """The rules of the record's policy; none where this version cannot read it, and a stage then speaks for them."""
+    try:
+        return planned_rules(Policy.model_validate(dict(record.policy)), {})
+    except ValidationError:
+        return ()
+
+
+def _unasked_case(stage: StageResult, rule: Rule) -> _Case:
+    """A planned rule of a stage that did not run: under the name that it has when it does."""
+    said = f"{TITLES[Status.SKIPPED]}: {stage.skipped_because}"
+    bound = f"{rule.metric} {rule.bound.kind}: {rule.bound.text} ({rule.severity})"
+    return _Case(
+        classname=_classname(rule),
+        name=rule.id,
+        outcome="skipped",
+        status=Status.SKIPPED,
+        message=said,
+        text=f"{bound}\nstage {stage.name} ({stage.kind})\n{said}",
+        line=rule.line,
+    )
+
+
+def _classname(rule: Rule) -> str:
+    return ".".join(["gate", rule.stage] + ([rule.source] if rule.source != rule.stage else []))
+
+
 def _rule_case(record: RunRecord, one: Row) -> _Case:
     rule = one.finding.rule
-    parts = ["gate", rule.stage] + ([rule.source] if rule.source != rule.stage else [])
     prefix = "advisory: " if rule.severity is Severity.ADVISORY else ""
     return _Case(
-        classname=".".join(parts),
+        classname=_classname(rule),
         name=rule.id,
         outcome=outcome(one.finding.status, advisory=one.advisory, on_inconclusive=_policy_says(record)),
         status=one.finding.status,

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from gate.records import CheckpointRef, Flip, RunRecord, Status
-from gate.reports import escape, numbers
+from gate.reports import basis, escape, numbers, quality
 from gate.reports.rows import Row, rows
 from gate.reports.sentence import TITLES
 
@@ -16,6 +16,11 @@ MAX_BYTES = 60_000
 _RULES_BYTES, _STAGES_BYTES, _NOTES_BYTES = 36_000, 8_000, 3_000  # shares of it; flips get what is left
 _MAX_FLIPS = 20
 _REASON_CHARACTERS, _PROMPT_CHARACTERS, _ANSWER_CHARACTERS = 300, 600, 300
+
+_GENERAL = (
+    "*Sees in general*: the verdicts on these rows are about the benchmark's own items; for tasks like these, "
+    "a smaller loss cannot be told from none."
+)
 
 SYMBOLS = {
     Status.PASS: "✅",
@@ -88,23 +93,33 @@ def _rules(record: RunRecord) -> str:
     ranked = rows(record)
     if not ranked:
         return "No rule was judged."
-    lines = [_rule_line(r) for r in ranked]
+    general = any(r.reach and r.detectable for r in ranked)
+    lines = [_rule_line(r, general) for r in ranked]
     header = [
-        "| | rule | baseline → candidate | measured | interval | bound | items |",
-        "|---|---|---|---|---|---|---|",
+        "| | rule | baseline → candidate | measured | interval | bound | items |" + " sees in general |" * general,
+        "|---|---|---|---|---|---|---|" + "---|" * general,
     ]
     reasons = [
         f"- {escape.code(r.finding.rule.id)}: {_reason(r)}" for r in ranked if r.finding.status is not Status.PASS
     ]
     why = ["", "**Why**", "", *_fitting(reasons[:20], _RULES_BYTES // 4, "rule")] if reasons else []
-    return "\n".join(["### Rules", "", *header, *_fitting(lines, _RULES_BYTES, "rule"), *why])
+    explained = ["", _GENERAL] if general else []
+    score = [] if record.quality is None else ["", escape.markdown(quality.line(record.quality))]
+    return "\n".join(["### Rules", "", *header, *_fitting(lines, _RULES_BYTES, "rule"), *explained, *score, *why])
 
 
-def _rule_line(one: Row) -> str:
-    cells = [one.change, one.measured, one.interval, one.bound, one.items]
+def _rule_line(one: Row, general: bool) -> str:
+    """`general`: with the column of the smallest loss seen for tasks like these."""
+    cells = [one.change, one.measured, one.interval, one.bound, _items(one)]
+    cells += [one.detectable if one.reach else ""] if general else []
     title = f"{SYMBOLS[one.finding.status]} {one.title}"
     name = escape.code(escape.line(one.finding.rule.id, 160))
     return f"| {title} | {name} | {' | '.join(escape.markdown(c) for c in cells)} |"
+
+
+def _items(one: Row) -> str:
+    available = basis.sampled_from(one.finding, one.stage)
+    return one.items if available is None else f"{one.items} sampled from {numbers.count(available)}"
 
 
 def _reason(one: Row) -> str:
@@ -123,7 +138,7 @@ def _stages(record: RunRecord) -> str:
     for s in record.stages:
         ran = s.status is not Status.SKIPPED
         items = f"{numbers.count(s.items_scored)} of {numbers.count(s.items_available)}" if ran else ""
-        remarks = "; ".join([f"not run: {s.skipped_because}"] if s.skipped_because else s.notes)
+        remarks = f"not run: {s.skipped_because}" if s.skipped_because else basis.remarks(s)
         cells = [
             f"{SYMBOLS[s.status]} {TITLES[s.status]}",
             f"{escape.markdown(s.name)} ({escape.markdown(s.kind)})",

@@ -5,13 +5,15 @@ Pure: no I/O.  Never compares rounded numbers to decide anything; rates become p
 
 from __future__ import annotations
 
+import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal, localcontext
 from itertools import pairwise
 
 from gate import metrics
-from gate.records import BoundKind, Finding
+from gate.records import BoundKind, Finding, Scope
 
 MISSING = "–"
 _EXACT_DECIMALS = 4  # a bound is printed as written when it needs no more decimals than this
@@ -128,10 +130,13 @@ class Printed:
     bound: str
     detectable: str | None
     suffix: str
+    exact: bool
 
     @property
     def interval(self) -> str:
-        """`10.33 to 12.78 pp`, or a dash."""
+        """`10.33 to 12.78 pp`, `exact`, or a dash."""
+        if self.exact:
+            return "exact"
         return MISSING if self.low is None or self.high is None else f"{self.low} to {self.high}{self.suffix}"
 
     @property
@@ -149,6 +154,14 @@ def to_the_byte(finding: Finding, kind: str) -> bool:
     return exact and _unit_name(kind, finding) == "B"
 
 
+def counted(finding: Finding) -> bool:
+    """Was every item of the benchmark counted, so that nothing is left in doubt (but for the last bits of a float)?"""
+    interval = finding.interval
+    if interval is None or interval.scope is not Scope.BENCHMARK or finding.counts.get("n") != finding.counts.get("N"):
+        return False
+    return interval.high - interval.low <= 1e-12 * max(1.0, abs(interval.high))
+
+
 def printed(finding: Finding, kind: str) -> Printed:
     """The numbers of `finding`, measured by a stage of this kind, with digits that reproduce its verdict.
 
@@ -156,7 +169,8 @@ def printed(finding: Finding, kind: str) -> Printed:
     """
     bound_kind, limit = finding.rule.bound.kind, finding.rule.bound.value
     interval = finding.interval
-    span = () if interval is None or to_the_byte(finding, kind) else (interval.low, interval.high)
+    exact = to_the_byte(finding, kind) or counted(finding)
+    span = () if interval is None or exact else (interval.low, interval.high)
     numbers = (*span[:1], *(() if finding.estimate is None else (finding.estimate,)), *span[1:])
     values = tuple(v for v in (finding.baseline, finding.candidate) if v is not None)
     name = _unit_name(kind, finding)
@@ -187,6 +201,7 @@ def printed(finding: Finding, kind: str) -> Printed:
         if finding.detectable is None
         else _print(unit.of(finding.detectable), unit.decimals) + unit.suffix,
         suffix=unit.suffix,
+        exact=exact,
     )
 
 
@@ -204,6 +219,36 @@ def count(number: float, noun: str = "") -> str:
 def rate(value: float) -> str:
     """A rate such as a confidence, exactly: 0.95 → `95%`, 0.975 → `97.5%`."""
     return _trimmed(PERCENT.of(value)) + "%"
+
+
+def confidence(value: float) -> str:
+    """A confidence in hundredths of a percent, rounded down so that no more is claimed: 1 − 0.05/3 → `98.33%`."""
+    hundredths = math.floor(round(value * 10_000, 6))
+    return _trimmed(Decimal(hundredths) / 100) + "%"
+
+
+def percents(values: Sequence[float]) -> list[str]:
+    """Rates that rise, as percent without the sign, with enough digits to rise in print too: at least two."""
+    exact = [PERCENT.of(v) for v in values]
+    decimals = PERCENT.decimals
+    while any(a != b and f"{a:.{decimals}f}" == f"{b:.{decimals}f}" for a, b in pairwise(exact)):
+        decimals += 1
+    return [_print(v, decimals) for v in exact]
+
+
+def p_value(value: float) -> str:
+    """A p-value with two significant digits: `0.0012`; `≤ 0.000001` below that, `0` when it is certain."""
+    if value == 0:
+        return "0"
+    if value <= 1e-6:
+        return "≤ 0.000001"
+    rounded = f"{Decimal(f'{value:.1e}'):f}"
+    return "1" if value == 1 else "> 0.99" if float(rounded) >= 1 else rounded
+
+
+def significant(value: float) -> str:
+    """Three significant digits: `0.00412`, `−1.23`."""
+    return f"{Decimal(f'{value:.2e}'):,f}".replace("-", "−")
 
 
 def size(value_bytes: float) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gate.records import BoundKind, Finding, Member, RunRecord, Severity, StageResult, Status
-from gate.reports import allowance, escape, numbers
+from gate.reports import allowance, basis, escape, numbers
 from gate.reports.numbers import MISSING
 from gate.reports.sentence import TITLES, describe, scale, subject, take, unit
 
@@ -20,7 +20,26 @@ _LIMIT_SIGNS = {
     BoundKind.MAX: "≤ ",
     BoundKind.MIN: "≥ ",
 }
-_COUNT_WORDS = {"b": "lost", "c": "gained", "a": "both right", "d": "both wrong", "n": "paired", "N": "expected"}
+_COUNT_WORDS = {
+    "n": "items",
+    "N": "expected",
+    "reached": "asked",
+    "b": "lost",
+    "c": "gained",
+    "a": "both right",
+    "d": "both wrong",
+    "G": "clusters",
+    "R": "pairs of blocks",
+    "groups": "groups left out in turn",
+    "flip_rate": "flips",
+    "baseline_total": "baseline total",
+    "candidate_total": "candidate total",
+    "mean_squared_difference": "mean squared difference",
+    "mean": "mean log-ratio",
+    "standard_error": "standard error",
+}
+_SIGNIFICANT = ("mean", "standard_error", "mean_squared_difference")
+_ELSEWHERE = ("mcnemar_p", "look", "looks")  # said in words of their own
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,7 +56,8 @@ class MemberRow:
 class Row:
     """`estimate`, `interval` and `bound` are on one scale; `used` is the same on the axis common to all rules.
 
-    `scale` names that scale (`drop`, …); `needs` is what it takes to decide, empty unless inconclusive.
+    `scale` names that scale (`drop`, …); `needs` is what it takes to decide, empty unless inconclusive; `settled` says
+    by how many items it was decided, and `reach` how far a verdict on a benchmark reaches beyond it.
     """
 
     finding: Finding
@@ -51,10 +71,14 @@ class Row:
     bound: str
     items: str
     sentence: str
+    settled: str
+    reach: str
     needs: str
     detectable: str
     method: str
     counts: str
+    p_value: str
+    mcnemar: str
     members: tuple[MemberRow, ...]
     used: allowance.Used | None
 
@@ -79,14 +103,18 @@ def row(stage: StageResult, finding: Finding) -> Row:
         change=shown.change,
         scale=scale(finding.rule.bound.kind),
         estimate=shown.estimate or MISSING,
-        interval="exact" if numbers.to_the_byte(finding, stage.kind) else shown.interval,
+        interval=shown.interval,
         bound=_LIMIT_SIGNS[finding.rule.bound.kind] + shown.bound,
-        items=_items(finding),
-        sentence=describe(finding, stage.kind),
+        items=basis.items(finding),
+        sentence=describe(finding, stage.kind, stage),
+        settled=basis.settled(finding, stage),
+        reach=basis.reach(finding, stage),
         needs=take(finding, stage.kind) if finding.status is Status.INCONCLUSIVE else "",
         detectable=shown.detectable or "",
         method=_method(finding),
-        counts=", ".join(f"{_COUNT_WORDS.get(k, k)} {numbers.count(v)}" for k, v in finding.counts.items()),
+        counts=_counts(finding, stage.kind),
+        p_value=_p_value(finding),
+        mcnemar=_mcnemar(finding),
         members=tuple(_member_row(finding, m, stage.kind) for m in finding.members),
         used=allowance.used(finding),
     )
@@ -109,7 +137,10 @@ def story(one: Row) -> str:
         "method": one.method,
         "items": one.items,
         "counts": one.counts,
-        "resolvable": one.detectable,
+        "p-value": one.p_value,
+        "McNemar": one.mcnemar,
+        "reach": one.reach,
+        "resolvable": "" if one.reach else one.detectable,
         "needed": "" if finding.n_needed is None else numbers.count(finding.n_needed, unit(one.stage.kind)),
         "reason": finding.reason,
     }
@@ -123,9 +154,39 @@ def story(one: Row) -> str:
     return "\n".join([f"{one.title.upper()}: {one.sentence}", *lines])
 
 
-def _items(finding: Finding) -> str:
-    lost = f", {numbers.count(finding.n_lost)} lost" if finding.n_lost else ""
-    return numbers.count(finding.n_paired) + lost
+def _counts(finding: Finding, kind: str) -> str:
+    """What was counted: integers as they are, rates as percent."""
+    said = []
+    for key, value in finding.counts.items():
+        if key in _ELSEWHERE:
+            continue
+        word = "documents" if key == "G" and kind == "perplexity" else _COUNT_WORDS.get(key, key)
+        shown = numbers.count(value)
+        if key == "flip_rate":
+            shown = f"{numbers.percents([value])[0]}%"
+        elif key in _SIGNIFICANT:
+            shown = numbers.significant(value)
+        said.append(f"{word} {shown}")
+    if {"look", "looks"} <= finding.counts.keys():
+        said.append(f"look {finding.counts['look']:.0f} of {finding.counts['looks']:.0f} planned")
+    return ", ".join(said)
+
+
+def _p_value(finding: Finding) -> str:
+    if finding.p_value is None:
+        return ""
+    certain = ", certain" if finding.p_value == 0 else ""
+    return f"{numbers.p_value(finding.p_value)}{certain} (of: the bound is kept; a small one speaks for a regression)"
+
+
+def _mcnemar(finding: Finding) -> str:
+    """The exact test of no change, which holds at a fixed number of items only."""
+    p = finding.counts.get("mcnemar_p")
+    if p is None:
+        return ""
+    if finding.n_paired < basis.expected(finding):
+        return "no p-value: it holds only where all items were measured"
+    return f"p {numbers.p_value(p)} (exact, of: nothing changed; reported only, it knows no bound)"
 
 
 def _method(finding: Finding) -> str:
@@ -133,7 +194,7 @@ def _method(finding: Finding) -> str:
     if interval is None:
         return ""
     looking = interval.valid.replace("_", " ")
-    return f"{interval.method}, each end {numbers.rate(interval.confidence)} sure, {interval.scope} scope, {looking}"
+    return f"{interval.method}, {basis.levels(finding)}, {interval.scope} scope, {looking}"
 
 
 def _as_finding(finding: Finding, member: Member) -> Finding:

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gate.records import BoundKind, Finding, Rule, Severity, StageResult, Status
-from gate.reports import allowance, escape, numbers
+from gate.records import BoundKind, Finding, Rule, Scope, Severity, StageResult, Status
+from gate.reports import allowance, basis, escape, numbers
 
 TITLES = {
     Status.PASS: "pass",
@@ -116,13 +116,12 @@ def claim(finding: Finding, kind: str) -> str:
 
 def doubt(finding: Finding, kind: str) -> str:
     """` (drop between 10.33 and 12.78 pp, each end 95% sure)`; nothing for an exact quantity."""
-    interval = finding.interval
-    if interval is None or numbers.to_the_byte(finding, kind):
-        return ""
     shown = numbers.printed(finding, kind)
+    if finding.interval is None or shown.exact:
+        return ""
     name = scale(finding.rule.bound.kind)
     between = f"between {shown.low} and {shown.high}{shown.suffix}"
-    return f" ({name + ' ' if name else ''}{between}, each end {numbers.rate(interval.confidence)} sure)"
+    return f" ({name + ' ' if name else ''}{between}, {basis.sure(finding)})"
 
 
 def _worst_group(finding: Finding) -> str:
@@ -139,6 +138,11 @@ def unit(kind: str) -> str:
 def take(finding: Finding, kind: str) -> str:
     """What it would take to decide an inconclusive rule."""
     noun = unit(kind)
+    whole = basis.expected(finding)
+    if finding.interval is not None and finding.interval.scope is Scope.BENCHMARK:
+        # counting decides for certain; what is still open then are items that were lost, which the reason names
+        asked = finding.n_paired + finding.n_lost
+        return f"all {numbers.count(whole, noun)} decide it for certain, {asked:,} were asked" if asked < whole else ""
     paired = numbers.count(finding.n_paired, f"paired {noun}")
     if finding.n_needed is not None and finding.n_needed > finding.n_paired:
         needed = numbers.count(finding.n_needed, noun)
@@ -152,15 +156,17 @@ def take(finding: Finding, kind: str) -> str:
     return "; ".join(said)
 
 
-def describe(finding: Finding, kind: str) -> str:
-    """One finding in one sentence, whatever its status."""
+def describe(finding: Finding, kind: str, stage: StageResult | None = None) -> str:
+    """One finding in one sentence, whatever its status; `stage` knows what its items were sampled from."""
     rule = finding.rule
+    settled = basis.settled(finding, stage)
+    rests_on = f"; {settled}" if settled else ""
     requires = requirement(rule, numbers.printed(finding, kind).bound)
     match finding.status:
         case Status.PASS:
-            return f"{claim(finding, kind)}, and {requires}"
+            return f"{claim(finding, kind)}, and {requires}{rests_on}"
         case Status.REGRESSION:
-            return f"{claim(finding, kind)}, but {requires}"
+            return f"{claim(finding, kind)}, but {requires}{rests_on}"
         case Status.INCONCLUSIVE:
             why = "; ".join(said for said in (_reason(finding.reason), take(finding, kind)) if said)
             return f"{claim(finding, kind)}, and {requires}: not decided, {why}"
@@ -190,9 +196,8 @@ def sentence(
         reason: why, where no finding can say it (refused at intake, no stage ran).
     """
     reason = _reason(reason)
-    kinds = {s.name: s.kind for s in stages}
     first = deciding[0] if deciding else None
-    said = describe(first, kinds.get(first.rule.stage, "")) if first else ""
+    said = _described(first, stages) if first else ""
     name = f" [{first.rule.id}]" if first else ""
     match status:
         case Status.PASS:
@@ -216,10 +221,14 @@ def sentence(
             raise ValueError("a run cannot be SKIPPED: a verdict is PASS, REGRESSION, INCONCLUSIVE, ERROR or REFUSED")
 
 
+def _described(finding: Finding, stages: Sequence[StageResult]) -> str:
+    stage = next((s for s in stages if s.name == finding.rule.stage), None)
+    return describe(finding, stage.kind if stage else "", stage)
+
+
 def _passed(stages: Sequence[StageResult]) -> str:
     """What was tested, how close it came, how sure it is, and what advisory rules say."""
     findings = allowance.worst_first([f for s in stages for f in s.findings])
-    kinds = {s.name: s.kind for s in stages}
     blocking = [f for f in findings if f.rule.severity is Severity.BLOCKING]
     holding = [f for f in blocking if f.status is Status.PASS]
     undecided = [f for f in blocking if f.status is not Status.PASS]  # guard rails: others would have decided the run
@@ -232,14 +241,14 @@ def _passed(stages: Sequence[StageResult]) -> str:
         hold = f"{len(holding)} of {len(blocking)} blocking rules {'holds' if len(holding) == 1 else 'hold'}"
     sure = [f.interval.confidence for f in holding if f.interval is not None]
     said = f"{hold} in {', '.join(s.name for s in ran)} ({scored}"
-    said += f", each interval end at least {numbers.rate(min(sure))} sure)" if sure else ")"
+    said += f", each at least {numbers.confidence(min(sure))} sure)" if sure else ")"
     if undecided:
         rails = numbers.count(len(undecided), "guard rail")
         said += f"; {rails} saw no evidence and stayed undecided: {_ids(undecided)}"
     if holding:
         closest = holding[0]
         opening = "" if len(holding) == 1 else "the closest to its bound is "
-        said += f"; {opening}{closest.rule.id}: {describe(closest, kinds[closest.rule.stage])}"
+        said += f"; {opening}{closest.rule.id}: {_described(closest, stages)}"
     for some, words in (([f for f in warned if f not in broken], "did not pass"), (broken, "could not be measured")):
         if some:
             said += f"; {numbers.count(len(some), 'advisory rule')} {words}: {_ids(some)}"

@@ -9,12 +9,13 @@ import unicodedata
 from collections.abc import Sequence
 
 from gate.records import RunRecord, Status
-from gate.reports import escape, numbers
+from gate.reports import basis, escape, numbers, quality
 from gate.reports.rows import Row, rows
 from gate.reports.sentence import TITLES
 
 WIDTH = 100
 _GAP = 2
+_INDENT = 4
 
 
 def render(record: RunRecord) -> str:
@@ -24,6 +25,7 @@ def render(record: RunRecord) -> str:
         [f"quantgate {record.gate_version}: {TITLES[record.verdict.status].upper()} (exit code {record.exit_code})"],
         wrapped(record.verdict.sentence, WIDTH),
         _rules(ranked),
+        [] if record.quality is None else wrapped(quality.line(record.quality), WIDTH),
         _stages(record),
         _notes(record),
         _closing(record),
@@ -36,7 +38,9 @@ def _rules(ranked: Sequence[Row]) -> list[str]:
         return []
     header = ("verdict", "rule, worst first", "measured", "interval", "bound", "items")
     cells = [(r.title, r.finding.rule.id, r.estimate, r.interval, r.bound, r.items) for r in ranked]
-    return table([header, *cells], flexible=1)
+    return table(
+        [header, *cells], flexible=1, below=["", *("; ".join(s for s in (r.settled, r.reach) if s) for r in ranked)]
+    )
 
 
 def _stages(record: RunRecord) -> list[str]:
@@ -47,7 +51,7 @@ def _stages(record: RunRecord) -> list[str]:
     for s in record.stages:
         ran = s.status is not Status.SKIPPED
         items = f"{numbers.count(s.items_scored)} of {numbers.count(s.items_available)}" if ran else ""
-        remarks = "; ".join([s.skipped_because] if s.skipped_because else s.notes)
+        remarks = s.skipped_because or basis.remarks(s)
         time = numbers.duration(s.seconds) if ran else ""
         cells.append((s.name, TITLES[s.status], items, time, s.baseline_from if ran else "", remarks))
     return table([header, *cells], flexible=5)
@@ -66,8 +70,11 @@ def _closing(record: RunRecord) -> list[str]:
     return lines
 
 
-def table(cells: Sequence[Sequence[str]], flexible: int) -> list[str]:
-    """Left-aligned columns; column `flexible` takes what is left of WIDTH and wraps, like any that is too wide."""
+def table(cells: Sequence[Sequence[str]], flexible: int, below: Sequence[str] | None = None) -> list[str]:
+    """Left-aligned columns; column `flexible` takes what is left of WIDTH and wraps, like any that is too wide.
+
+    `below` has for every row, the header's included, what is said in a paragraph under it, or an empty text.
+    """
     clean = [[escape.line(cell) for cell in row] for row in cells]
     n_columns = len(clean[0])
     widths = [max(_columns(row[i]) for row in clean) for i in range(n_columns)]
@@ -76,11 +83,13 @@ def table(cells: Sequence[Sequence[str]], flexible: int) -> list[str]:
     rest = WIDTH - _GAP * (n_columns - 1) - sum(w for i, w in enumerate(widths) if i != flexible)
     widths[flexible] = min(widths[flexible], max(rest, 12))
     lines = []
-    for row in clean:
+    for row, more in zip(clean, below or [""] * len(clean), strict=True):
         wraps = [wrapped(cell, width) for cell, width in zip(row, widths, strict=True)]
         for k in range(max(len(w) for w in wraps)):
             parts = [_padded(w[k] if k < len(w) else "", width) for w, width in zip(wraps, widths, strict=True)]
             lines.append((" " * _GAP).join(parts).rstrip())
+        if more:
+            lines += [f"{'':{_INDENT}}{line}" for line in wrapped(more, WIDTH - _INDENT)]
     rule = (" " * _GAP).join("-" * w for w in widths)
     return [lines[0], rule, *lines[1:]]
 

@@ -19,7 +19,7 @@ from tests import records_factory as factory
 GOLD = Path(__file__).parent / "reports"
 EXTENSIONS = {"html": "html", "junit": "xml", "markdown": "md", "json": "json", "text": "txt"}
 RECORDS = factory.everything()
-KEPT = ("pass", "regression", "refused", "hostile")
+KEPT = ("pass", "regression", "refused", "hostile", "sequential")
 
 
 def render(name: str, record: RunRecord) -> str:
@@ -76,7 +76,44 @@ def test_text_shows_no_examples() -> None:
     assert "Account A holds" not in render("text", RECORDS["regression"])
 
 
+@pytest.mark.parametrize("name", ["html", "junit", "markdown", "text"])
+def test_the_quality_score_stands_beside_the_rows_of_its_tasks(name: str) -> None:
+    rendered = " ".join(render(name, RECORDS["sequential"]).replace("\\", "").split())
+    assert "92.18% of the baseline's accuracy kept, the mean of 3 tasks" in rendered.replace("&#39;", "'")
+    assert "an average hides what happens to single tasks: read their rows" in rendered
+    assert all(f"capability.{task}" in rendered.replace(" ", "") for task in ("mmlu", "arc_challenge", "gsm8k"))
+    assert "Quality score" not in render(name, RECORDS["pass"])
+
+
+@pytest.mark.parametrize("name", ["html", "markdown", "text"])
+def test_what_a_stage_remarks_is_said_once(name: str) -> None:
+    rendered = " ".join(render(name, RECORDS["sequential"]).split())
+    assert len(re.findall("greedy", rendered)) == 1
+    assert len(re.findall("stopped early: 1,556 of 5,299", rendered)) == 1
+
+
+def test_text_says_under_each_row_what_it_rests_on() -> None:
+    lines = render("text", RECORDS["sequential"]).splitlines()
+    at = next(i for i, line in enumerate(lines) if line.startswith("regression  capability.gsm8k"))
+    assert " ".join(line.strip() for line in lines[at + 1 : at + 3]) == (
+        "settled by the first 160 of 1,319 items; 98.33% sure that the full benchmark says so; for tasks like these, "
+        "drops below 2.71 pp cannot be told from none"
+    )
+
+
 # markdown
+
+
+def test_markdown_gives_the_smallest_drop_seen_in_general_for_benchmark_rows_only() -> None:
+    summary = render("markdown", RECORDS["sequential"])
+    cells = {
+        row.split(" | ")[1]: row.removesuffix(" |").split(" | ")[-1] for row in summary.splitlines() if "` |" in row
+    }
+    assert cells["`capability.gsm8k.max_drop`"].replace("\\", "") == "2.71 pp"
+    assert cells["`sanity.perplexity.max_increase`"].strip() == ""
+    assert "224 of 2,808 sampled from 14,042 |" in summary
+    assert "*Sees in general*" in summary
+    assert "*Sees in general*" not in render("markdown", RECORDS["pass"])
 
 
 @pytest.mark.parametrize("record", sorted(RECORDS))
@@ -177,3 +214,6 @@ def test_html_treats_hostile_text_as_text() -> None:
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in rendered
     assert "{{ 7*7 }}" in rendered
     assert "\x1b" not in rendered
+    assert not re.search(r"(?<!\\u001b)\[31m", rendered), (
+        "terminal sequences go as a whole, wherever a text is taken apart"
+    )

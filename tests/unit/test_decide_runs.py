@@ -54,7 +54,7 @@ class TestTiming:
         slow = judged(rule("min_retained 95%", metric="decode_tokens_per_second", batch=1), pair)
         assert slow.status is Status.REGRESSION
         assert slow.estimate == pytest.approx(0.7, rel=2e-3)
-        assert slow.counts == {"R": 8, "N": 8}
+        assert slow.counts == {"R": 8, "N": 8, "hodges_lehmann_ratio": pytest.approx(0.7, abs=0.001)}
         fast = judged(rule("min_speedup 1.4", metric="decode_tokens_per_second", batch=8), pair)
         assert fast.status is Status.PASS
         assert fast.members == ()

@@ -79,7 +79,8 @@ def test_every_finding_is_counted_and_no_failure_is_written_as_passed(name: str)
         meant = "skipped" if soft and finding.status is not Status.PASS else hard
         assert outcome(case(root, finding.rule.id)) == meant, finding.rule.id
         expected[meant] += 1
-    expected["skipped"] += sum(s.status is Status.SKIPPED for s in record.stages)
+    unasked = {"fraud.accuracy.max_drop", "fraud.accuracy.min_retained"} if name == "sequential" else {"the stage"}
+    expected["skipped"] += len(unasked) * sum(s.status is Status.SKIPPED for s in record.stages)
     verdict = {Status.PASS: "passed", Status.REGRESSION: "failure"}.get(record.verdict.status, "error")
     expected["skipped" if record.verdict.status is Status.INCONCLUSIVE and warns else verdict] += 1
     assert Counter(outcome(c) for c in root.iter("testcase")) == expected
@@ -120,6 +121,43 @@ def test_a_skipped_stage_is_one_skipped_case_with_the_reason() -> None:
     skipped = case(parsed(RECORDS["regression"]), "serving")[0]
     assert skipped.tag == "skipped"
     assert skipped.get("message") == ("skipped: fraud regressed (fraud.accuracy.max_drop); --keep-going runs it anyway")
+
+
+def test_a_skipped_stage_has_a_case_for_each_planned_rule_under_the_name_it_has_when_it_runs() -> None:
+    root = parsed(RECORDS["sequential"])
+    [suite] = [s for s in root if s.get("name") == "gate.fraud"]
+    cases = [(c.get("classname"), c.get("name"), outcome(c)) for c in suite.iter("testcase")]
+    assert cases == [
+        ("gate.fraud", "fraud.accuracy.max_drop", "skipped"),
+        ("gate.fraud", "fraud.accuracy.min_retained", "skipped"),
+    ]
+    ran = factory.finding(factory.rule(), Status.PASS, (0.0, -0.01, 0.01))
+    passed = factory.record(Status.PASS, [factory.stage("domain", "fraud", Status.PASS, [ran])])
+    assert case(parsed(passed), "fraud.accuracy.max_drop").get("classname") == cases[0][0]
+    said = case(root, "fraud.accuracy.max_drop")[0]
+    assert said.get("message") == "skipped: stage capability ended in REGRESSION (--keep-going runs the rest)"
+    assert "accuracy max_drop: 3pp (blocking)" in (said.text or "")
+
+
+def test_the_quality_score_is_in_the_verdict_and_is_no_case() -> None:
+    root = parsed(RECORDS["sequential"])
+    assert "Quality score: 92.18% of the baseline's accuracy kept" in (case(root, "verdict")[0].text or "")
+    assert not [c for c in root.iter("testcase") if "quality" in (c.get("name") or "")]
+
+
+def test_the_story_of_a_sequential_rule() -> None:
+    text = case(parsed(RECORDS["sequential"]), "capability.gsm8k.max_drop")[0].text or ""
+    for part in (
+        "items:      160 of 1,319",
+        "95% sure if it keeps the bound, 98.33% if it breaks it, benchmark scope, anytime",
+        "counts:     items 160, expected 1,319, lost 22, gained 3, both right 69, flips 15.62%",
+        "p-value:    0.0023 (of: the bound is kept; a small one speaks for a regression)",
+        "McNemar:    no p-value: it holds only where all items were measured",
+        "drops below 2.71 pp cannot be told from none",
+    ):
+        assert part in text
+    counted = case(parsed(RECORDS["sequential"]), "capability.arc_challenge.acc.min_retained")[0].text or ""
+    assert "McNemar:    p 0.016 (exact, of: nothing changed; reported only, it knows no bound)" in counted
 
 
 def test_a_refused_run_without_stages_is_not_an_empty_green_file() -> None:

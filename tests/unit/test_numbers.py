@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gate import metrics
-from gate.records import BoundKind, Finding, Status
+from gate.records import BoundKind, Finding, Scope, Status
 from gate.reports import numbers
 from tests import records_factory as factory
 
@@ -60,6 +60,81 @@ def test_printed_numbers_compare_with_the_printed_bound_as_the_unrounded_ones_do
     assert sign(parsed(shown.high, ""), limit) == sign(high, bound)
     assert sign(parsed(shown.estimate, shown.suffix), limit) == sign(estimate, bound)
     assert (shown.low == shown.high) == (low == high), "an interval is never printed with zero width"
+
+
+@settings(deadline=None)
+@given(
+    kind=st.sampled_from([BoundKind.MAX_DROP, BoundKind.MIN_RETAINED]),
+    n=st.integers(min_value=1, max_value=20_000),
+    lost=st.integers(min_value=0, max_value=600),
+    bound=st.sampled_from([0.01, 0.03, 0.95, 0.97]),
+)
+def test_a_benchmark_counted_in_full_is_printed_as_exact_and_compares_as_it_does(
+    kind: BoundKind, n: int, lost: int, bound: float
+) -> None:
+    value = lost / n if kind is BoundKind.MAX_DROP else 1 - lost / n
+    rule = factory.rule("s", "acc", kind, bound, "as written")
+    status = Status.PASS if (value <= bound) is (kind is BoundKind.MAX_DROP) else Status.REGRESSION
+    shown = numbers.printed(factory.sequential_finding(rule, status, (value, value, value), n, n), "lm_eval")
+    assert (shown.interval, shown.low, shown.high) == ("exact", None, None)
+    assert shown.estimate is not None
+    assert sign(parsed(shown.estimate, shown.suffix), parsed(shown.bound, shown.suffix)) == sign(value, bound)
+
+
+@pytest.mark.parametrize(
+    ("three", "n", "scope"),
+    [
+        ((0.02, 0.01, 0.03), 1319, Scope.BENCHMARK),  # lost items leave it open
+        ((0.02, 0.02, 0.02), 160, Scope.BENCHMARK),  # zero width without counting would be an error, not certainty
+        ((0.02, 0.02, 0.02), 1319, Scope.POPULATION),
+    ],
+)
+def test_nothing_else_is_exact(three: tuple[float, float, float], n: int, scope: Scope) -> None:
+    found = factory.sequential_finding(factory.rule(), Status.PASS, three, n, 1319, scope=scope)
+    assert numbers.printed(found, "domain").interval != "exact"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.95, "95%"),
+        (1 - 0.05 / 2, "97.5%"),
+        (1 - 0.05 / 3, "98.33%"),  # 98.3333…
+        (1 - 0.05 / 60, "99.91%"),  # 99.9166…: rounding up would claim more
+        (1 - (1 - 0.95) / 5, "99%"),  # a float a little below
+        (0.99999, "99.99%"),
+    ],
+)
+def test_confidences_never_claim_more(value: float, text: str) -> None:
+    assert numbers.confidence(value) == text
+
+
+@pytest.mark.parametrize(
+    ("p", "text"),
+    [
+        (0.0, "0"),
+        (1e-12, "≤ 0.000001"),
+        (1e-6, "≤ 0.000001"),
+        (0.0000123, "0.000012"),
+        (0.00231, "0.0023"),
+        (0.0499, "0.050"),
+        (0.625, "0.62"),
+        (0.996, "> 0.99"),
+        (1.0, "1"),
+    ],
+)
+def test_p_values_have_two_significant_digits(p: float, text: str) -> None:
+    assert numbers.p_value(p) == text
+
+
+def test_percents_rise_where_the_values_do() -> None:
+    assert numbers.percents([0.98, 0.98, 0.985]) == ["98.00", "98.00", "98.50"]
+    assert numbers.percents([0.98001, 0.98002, 0.98003]) == ["98.001", "98.002", "98.003"]
+
+
+@pytest.mark.parametrize(("value", "text"), [(0.0041234, "0.00412"), (-1.2345, "−1.23"), (1234.5, "1,230"), (0.0, "0")])
+def test_three_significant_digits(value: float, text: str) -> None:
+    assert numbers.significant(value).removesuffix(".00") == text
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from gate import metrics
+from gate import metrics, policy, units
 from gate.errors import PolicyError
 from gate.policy import Policy, RuleSettings
 from gate.policy_problems import rule_problems
@@ -16,6 +16,17 @@ from gate.records import BoundKind
 
 TEXT = (Path(__file__).parents[2] / "docs" / "policy.md").read_text(encoding="utf-8")
 EXAMPLES = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", TEXT, re.S)]
+MODELS = (
+    policy.Policy,
+    policy.CheckpointSettings,
+    policy.PerplexityStage,
+    policy.Corpus,
+    policy.LmEvalStage,
+    policy.Task,
+    policy.DomainStage,
+    policy.Judge,
+    policy.ProfileStage,
+)
 STAGES = [example[0] for example in EXAMPLES if isinstance(example, list) and "kind" in example[0]]
 
 
@@ -25,9 +36,9 @@ def test_there_is_an_example_of_every_stage() -> None:
 
 def test_the_examples_together_are_a_policy_without_contradictions() -> None:
     (head,) = [example for example in EXAMPLES if isinstance(example, dict)]
-    policy = Policy.model_validate({**head, "stages": STAGES})
-    assert list(rule_problems(policy)) == []
-    assert Policy.model_validate({"version": 1, "stages": STAGES}) == policy.model_copy(update={"budget": None})
+    shown = Policy.model_validate({**head, "stages": STAGES})
+    assert list(rule_problems(shown)) == []
+    assert Policy.model_validate({"version": 1, "stages": STAGES}) == shown.model_copy(update={"budget": None})
 
 
 def test_the_single_rule_is_one() -> None:
@@ -43,6 +54,17 @@ def test_every_metric_is_named(kind: str) -> None:
 
 def test_every_bound_and_every_key_of_a_rule_is_explained() -> None:
     assert [k for k in RuleSettings.model_fields if k != "metric" and f"`{k}`" not in TEXT] == []
+
+
+@pytest.mark.parametrize("model", MODELS, ids=lambda model: model.__name__)
+def test_every_other_key_is_named(model: type[policy.Strict]) -> None:
+    assert [key for key in model.model_fields if not re.search(rf"\b{key}\b", TEXT)] == []
+
+
+def test_every_unit_of_a_quantity_is_read() -> None:
+    listed = TEXT[TEXT.index("Units: ") :].partition(".")[0]
+    for unit in re.findall(r"\b[A-Za-z]+\b", listed.partition("`x`")[2]):
+        assert units.quantity(f"2{unit}") > 0
 
 
 def test_the_message_has_the_shape_of_a_real_one() -> None:

@@ -149,7 +149,7 @@ def changed(old: str, new: str) -> str:
         ("window: 1024", "fewshot: 5", "8:27: stages[0].corpora[0].fewshot: unknown key 'fewshot': it belongs to a "
          "task"),
         ("window: 1024", "xyzzy: 5", "8:27: stages[0].corpora[0].xyzzy: unknown key 'xyzzy', expected one of name, "
-         "path, text_field, window, stride, max_tokens, documents, cluster, block_tokens"),
+         "path, text_field, window, stride, max_tokens, looks, documents, cluster, block_tokens"),
         ("- {name: wikitext2, window: 1024}", "wikitext2", "8:7: stages[0].corpora: found 'wikitext2', expected a "
          "list"),
         ("{name: wikitext2, window: 1024}", "wikitext2", "8:9: stages[0].corpora[0]: found 'wikitext2', expected a "

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from gate.records import BoundKind, Finding, Severity, Status
@@ -18,7 +20,7 @@ def test_regression_names_rule_number_interval_and_bound() -> None:
 
 def test_pass_says_what_was_tested_how_sure_and_what_came_closest() -> None:
     assert factory.passing().verdict.sentence == (
-        "All 4 blocking rules hold in sanity, fraud, serving (2,080 items, each interval end at least 95% sure); "
+        "All 4 blocking rules hold in sanity, fraud, serving (2,080 items, each at least 95% sure); "
         "the closest to its bound is serving.rss_peak.max: peak memory (RSS) is 0.61 GiB, and at most 2 GiB is allowed."
     )
 
@@ -201,6 +203,46 @@ def test_each_bound_has_its_words(finding: Finding, kind: str, expected: str) ->
 def test_a_guard_rail_names_its_worst_group() -> None:
     rail = factory.regression().stages[1].findings[1]
     assert describe(rail, "domain").startswith("accuracy on fraud by category (worst of 3: balance) fell by 24.10 pp")
+
+
+def test_a_sequential_regression_says_how_sure_and_by_how_many_items() -> None:
+    assert factory.sequential().verdict.sentence == (
+        "Regression: exact_match (strict-match) on gsm8k fell by 11.88 pp, 56.80% → 44.92% (drop between 3.01 and "
+        "20.75 pp, 98.33% sure that it breaks the bound), but a drop of at most 3 pp is allowed; settled by the first "
+        "160 of 1,319 items [capability.gsm8k.max_drop]."
+    )
+
+
+def test_a_pass_is_as_sure_as_its_own_side_and_names_the_sample() -> None:
+    capability = factory.sequential().stages[1]
+    mmlu, arc, _ = capability.findings
+    said = describe(mmlu, "lm_eval", capability)
+    assert "(retained between 97.21 and 101.14%, 95% sure that it keeps the bound), and at least 97%" in said
+    assert said.endswith("; settled by the first 224 of 2,808 items sampled from 14,042")
+    assert describe(arc, "lm_eval", capability) == (
+        "acc on arc_challenge is 97.23% of the baseline's, 52.30% → 50.85%, and at least 97% must be kept; "
+        "counted over all 1,172 items"
+    )
+
+
+def test_an_undecided_sequential_rule_says_how_sure_either_end_is_and_what_decides_it() -> None:
+    found = factory.sequential_finding(
+        factory.rule(), Status.INCONCLUSIVE, (0.02, -0.01, 0.05), 160, 1319, reason="why", n_needed=1319
+    )
+    assert describe(found, "domain") == (
+        "accuracy on fraud fell by 2.00 pp, 100.00% → 88.50% (drop between −1.00 and 5.00 pp, low end 98.33% and high "
+        "end 95% sure), and a drop of at most 3 pp is allowed: not decided, why; all 1,319 items decide it for "
+        "certain, 160 were asked"
+    )
+    low_must_hold = replace(found, rule=factory.rule(kind=BoundKind.MIN_RETAINED, value=0.97))
+    assert "low end 95% and high end 98.33% sure" in describe(low_must_hold, "domain")
+
+
+def test_an_undecided_benchmark_of_which_items_were_lost_asks_for_no_more_items() -> None:
+    found = factory.sequential_finding(
+        factory.rule(), Status.INCONCLUSIVE, (0.02, 0.01, 0.05), 1319, 1319, lost=40, reason="40 items were lost"
+    )
+    assert describe(found, "domain").endswith(": not decided, 40 items were lost")
 
 
 def test_an_lm_eval_metric_names_its_filter() -> None:
