@@ -304,6 +304,7 @@ class _Run:
     def _decided(self, interrupted: bool) -> Outcome:
         if interrupted:
             return self._outcome(self._verdict(_undecided(Status.ERROR), "interrupted"), ExitCode.INTERRUPTED)
+        self.results = list(overall.stepped_down(self._in_order(), self.loaded.rules, self.loaded.policy.confidence))
         measured = [(r.kind, self.measurements.get(r.name, ())) for r in self._in_order()]
         self.quality, problem = overall.score(self.loaded.rules, measured, self._terms())
         if problem is not None:

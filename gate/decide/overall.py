@@ -1,19 +1,37 @@
-"""What the measurements of a whole run say together: the quality score over its tasks and data sets.
+"""What is said of a whole run once its stages are judged: what a first REGRESSION frees, and the quality score.
 
-Pure.  Decides nothing.
+Pure.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
+from gate.decide import combine, control
 from gate.decide.lineup import lineup
 from gate.decide.quality import SourceScores, quality
 from gate.decide.terms import Terms
 from gate.errors import CouldNotMeasure
-from gate.records import Direction, Estimand, Measurement, Metric, Quality, Role, Rule, Severity
+from gate.records import Direction, Estimand, Measurement, Metric, Quality, Role, Rule, Severity, StageResult
 
 _KINDS = ("lm_eval", "domain")
+
+
+def stepped_down(stages: Sequence[StageResult], planned: Sequence[Rule], confidence: float) -> tuple[StageResult, ...]:
+    """The stages after Holm's step-down over all planned blocking rules; stages that nothing changes stay as they are.
+
+    Raises:
+        ValueError: as `control.step_down`.
+    """
+    findings = [f for s in stages for f in s.findings]
+    after = iter(control.step_down(findings, planned, confidence))
+    results = []
+    for stage in stages:
+        now = tuple(next(after) for _ in stage.findings)
+        changed = now != stage.findings
+        results.append(replace(stage, findings=now, status=combine.stage_status(now)) if changed else stage)
+    return tuple(results)
 
 
 def score(

@@ -48,9 +48,9 @@ def outcome(
     `unasked` names stages that this kind of evidence cannot answer: they are in the record, SKIPPED, and the verdict
     covers the others, which its sentence says.  Every other stage of the policy counts.
     """
-    results = tuple(r.result for r in runs)
-    counted = tuple(r for r in results if r.name not in unasked)
     planned = tuple(r for r in loaded.rules if r.stage not in unasked)
+    results = overall.stepped_down([r.result for r in runs], planned, terms.confidence)
+    counted = tuple(r for r in results if r.name not in unasked)
     decision = combine.combine(planned, counted, restricted=False)
     found = {f.rule.id: f for s in counted for f in s.findings}
     policy_data = loaded.policy.model_dump(mode="json", exclude_none=True)
@@ -68,6 +68,7 @@ def outcome(
     quality, problem = overall.score(planned, [(r.result.kind, r.measurements) for r in runs], terms)
     if problem is not None:
         setting = replace(setting, notes=(*setting.notes, problem))
+    runs = [replace(r, result=result) for r, result in zip(runs, results, strict=True)]
     return _outcome(loaded, runs, setting, verdict, exit_code, quality)
 
 

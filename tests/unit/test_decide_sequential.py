@@ -264,7 +264,7 @@ class TestPopulation:
 
     def test_it_stops_early_where_a_fixed_test_would_be_sure_to_pass(self) -> None:
         assert [self.applies(n) for n in (164, 500, 1319, 2800)] == [False, False, True, True]
-        assert self.applies(700, chance=0.25)  # multiple choice flips less
+        assert self.applies(900, chance=0.25)  # multiple choice flips less
         assert not self.applies(2800, rule("max_drop 0pp", scope=Scope.POPULATION))
         assert not self.applies(2800, rule("min 0.3", scope=Scope.POPULATION))
 
