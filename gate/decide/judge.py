@@ -107,9 +107,9 @@ def _whole(rule: Rule, baseline: Measurement | None, candidate: Measurement, met
     if baseline is not None:
         check_guessing(rule, baseline, metric)
     found = fixed_n.finding(rule, items.estimate(rule, pairs, terms.confidence), terms)
-    finer = rule.scope is Scope.BENCHMARK and rule.bound.kind not in items.ABSOLUTE
-    if finer and found.n_paired < 2 and found.status is Status.PASS:
+    if found.n_paired < 2 and found.status is Status.PASS:
         return replace(found, status=Status.INCONCLUSIVE, reason=f"one item shows nothing: {found.reason}")
+    finer = rule.scope is Scope.BENCHMARK and rule.bound.kind not in items.ABSOLUTE
     return replace(found, reason=f"{found.reason}; {_FINER}") if finer else found
 
 

@@ -65,9 +65,9 @@ def lineup(baseline: Measurement, candidate: Measurement, metric: Metric, order_
         (order(p.item_id), p.item_id, p.group or "", i, Entry(p.item_id, p.group, p.cluster, p.baseline, p.candidate))
         for i, p in enumerate(found)
     ]
-    places = {key for key, *_ in keyed}
-    failed = {order(f.item_id): f.item_id for m in (baseline, candidate) for f in m.failures}
-    keyed += [(key, item_id, "", 0, _nobody(item_id)) for key, item_id in failed.items() if key not in places]
+    known = {document_of(p.item_id) for p in found}
+    failed = {document_of(f.item_id): f.item_id for m in (baseline, candidate) for f in m.failures}
+    keyed += [(order(i), i, "", 0, _nobody(i)) for document, i in failed.items() if document not in known]
     keyed.sort(key=lambda k: k[:4])
     if len(keyed) > pairs.n_expected:
         raise CouldNotMeasure(
@@ -86,6 +86,12 @@ def lineup(baseline: Measurement, candidate: Measurement, metric: Metric, order_
         )
         reached = max(max(asked, default=0), min(candidate.n_reached, reached))
     return Lineup(metric=metric, entries=entries, reached=reached, causes=pairs.causes)
+
+
+def document_of(item_id: str) -> str:
+    """The item but for its prompt, which is not known where it could not be rendered (as in `order.place`)."""
+    document, slash, rest = item_id.rpartition("/")
+    return f"{document}#{rest.partition('#')[2]}" if slash else item_id
 
 
 def check_range(metric: Metric, item_id: str, *values: float | None) -> None:

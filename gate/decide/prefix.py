@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from gate.decide.combine import REACHED
+from gate.decide.lineup import document_of
 from gate.errors import CouldNotMeasure
 from gate.records import Finding, Measurement, Status
 
@@ -17,17 +18,23 @@ def cut(baseline: Measurement | None, reached: Measurement) -> tuple[Measurement
     """Both measurements as if only the items that the candidate reached had been expected.
 
     Raises:
-        CouldNotMeasure: it reached none.
+        CouldNotMeasure: it reached none, or the two were not to be asked the same number of items.
     """
     ids = {o.item_id for o in reached.observations} | {f.item_id for f in reached.failures}
-    n = max(len(ids), reached.n_reached)
+    asked = set(map(document_of, ids))
+    n = max(len(asked), reached.n_reached)
     if n < 1:
         raise CouldNotMeasure(f"{reached.source}: the candidate was stopped before its first item")
     if baseline is not None:
+        if baseline.n_expected != reached.n_expected:
+            raise CouldNotMeasure(
+                f"the measurements do not belong together: n_expected is {baseline.n_expected} for the baseline and "
+                f"{reached.n_expected} for the candidate; measure both with the same policy and data"
+            )
         baseline = replace(
             baseline,
-            observations=tuple(o for o in baseline.observations if o.item_id in ids),
-            failures=tuple(f for f in baseline.failures if f.item_id in ids),
+            observations=tuple(o for o in baseline.observations if document_of(o.item_id) in asked),
+            failures=tuple(f for f in baseline.failures if document_of(f.item_id) in asked),
             n_expected=n,
             n_reached=n,
         )

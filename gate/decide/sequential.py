@@ -19,6 +19,7 @@ from gate.decide.lineup import Entry, Lineup, lineup, lost_text
 from gate.decide.pairing import Item, LostItems, Pair, Pairs
 from gate.decide.terms import Terms
 from gate.decide.walk import Walk, room
+from gate.order import BLOCK_ITEMS
 from gate.records import Bound, BoundKind, Estimand, Finding, Interval, Measurement, Metric, Rule, Scope, Status
 from gate.stats import betting, bounded, confidence_sequence, exact_finite, mcnemar, tango, wald
 from gate.stats.betting import Floats, Test
@@ -49,12 +50,14 @@ def applies(rule: Rule, metric: Metric, baseline: Measurement | None, terms: Ter
         return room(rule, baseline.n_expected, math.fsum(o.value for o in found)) >= 1
     if terms.order_seed is None or rule.bound.kind not in _SIDES or rule.bound.value > 1:
         return False
+    n = baseline.n_expected
+    if n <= BLOCK_ITEMS:
+        return False  # there is nothing to stop early
     clusters = {o.cluster for o in found}
     if 1 < len(clusters) < len(found) or not found:
         return False
     mean = math.fsum(o.value for o in found) / len(found)
     allowed = rule.bound.value if rule.bound.kind is BoundKind.MAX_DROP else (1 - rule.bound.value) * mean
-    n = baseline.n_expected
     odds = power.lossless_pass(
         n=n,
         flip_rate=FLIP_RATES[baseline.chance is not None],
@@ -134,7 +137,7 @@ class _Judged:
         looked = self.walk.settled == "cap" and plan.cap is not None
         limits = self._limits(looked)
         status = self._status(limits, looked)
-        limits = _agreeing(limits, status, self.rule.bound)
+        limits = agreeing(limits, status, self.rule.bound)
         value = min(max(self._value(self.mean, plan.totals[1]), limits[0]), limits[1])
         whole = t == plan.n
         return Finding(
@@ -366,7 +369,7 @@ def _d(entry: Entry) -> float:
     return (entry.candidate or 0.0) - (entry.baseline or 0.0)
 
 
-def _agreeing(limits: Span, status: Status, bound: Bound) -> Span:
+def agreeing(limits: Span, status: Status, bound: Bound) -> Span:
     """The limits, with the end at the bound put where the exact comparison of totals says it is."""
     found = decide(limits, bound)
     if found is status:

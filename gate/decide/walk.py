@@ -68,9 +68,9 @@ class Plan:
 
     def differences(self, entries: Sequence[Entry]) -> tuple[list[float], list[float]]:
         """d of each item, with lost values at their most and at their least harmful."""
-        low, high, weight = [], [], self.baseline_weight
+        low, high, weight, mirrored = [], [], self.baseline_weight, self.mirrored
         for e in entries:
-            b, c = (1 - v if v is not None and self.mirrored else v for v in (e.baseline, e.candidate))
+            b, c = (e.candidate, e.baseline) if mirrored else (e.baseline, e.candidate)  # (1 − c) − (1 − b) = b − c
             low.append((0.0 if c is None else c) - weight * (1.0 if b is None else b))
             high.append((1.0 if c is None else c) - weight * (0.0 if b is None else b))
         return low, high

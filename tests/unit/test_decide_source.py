@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from gate.artifact.observations import read_observations, write_observations
 from gate.decide.judge import judge
 from gate.decide.source import Tracker, findings
 from gate.decide.terms import Terms
@@ -75,14 +76,11 @@ def test_a4_the_finding_is_the_same_for_any_parts(size: int) -> None:
 
 
 def test_a14_a_record_that_was_written_and_read_says_the_same(tmp_path: Path) -> None:
-    from gate.artifact import observations
-
-    baseline, candidate = of_differences(shuffled(500, 25, 12, np.random.default_rng(2)), reached=320)
-    again = []
-    for name, measured in (("b", baseline), ("c", candidate)):
-        observations.write(tmp_path / name, [measured])
-        again += observations.read(tmp_path / name)
-    assert judge(DROP, *again, ONE_RULE) == judge(DROP, baseline, candidate, ONE_RULE)
+    pair = of_differences(shuffled(500, 25, 12, np.random.default_rng(2)), reached=320)
+    write_observations(tmp_path / "observations.parquet", pair)
+    again = read_observations(tmp_path / "observations.parquet")
+    for of in (DROP, rule("min_retained 97%"), rule("max_drop 3pp", scope=Scope.POPULATION)):
+        assert judge(of, again[0], again[1], ONE_RULE) == judge(of, *pair, ONE_RULE)
 
 
 def test_other_rules_of_the_source_change_nothing() -> None:
@@ -145,13 +143,21 @@ def test_an_item_that_vanished_is_lost_at_its_own_place(silent: bool) -> None:
     assert (found.status, asked) == (Status.PASS, found.counts["n"])
 
 
+def test_the_last_of_a_block_that_vanished_is_missed_at_once() -> None:
+    baseline, candidate = roles([1.0] * 300, [*[1.0] * 31, None, *[1.0] * 268])
+    tracker = Tracker([DROP], baseline, ONE_RULE)
+    tracker.feed(part(candidate, 0, 32))
+    assert (tracker.settled, tracker.failing) == (True, True)
+    assert tracker.measurement is not None
+    assert judge(DROP, baseline, tracker.measurement, ONE_RULE).n_lost == 1
+
+
 class TestNothingToWaitFor:
     def test_a_baseline_that_says_nothing_stops_at_once(self) -> None:
         pair = roles([0.0] * 200, [1.0] * 200)
-        for of in (DROP, rule("min_retained 90%")):
-            asked, tracker = followed([of], pair, 32)
-            assert (asked, tracker.failing) == (32, True)
-            assert judge(of, *pair, ONE_RULE).status is Status.ERROR
+        asked, tracker = followed([DROP], pair, 32)
+        assert (asked, tracker.failing) == (32, True)
+        assert judge(DROP, *pair, ONE_RULE).status is Status.ERROR
 
     def test_a_baseline_at_chance_stops_at_once(self) -> None:
         baseline, candidate = roles([1.0, 0.0, 0.0, 0.0] * 50, [1.0] * 200, chance=0.25)
@@ -193,7 +199,11 @@ class TestNothingToWaitFor:
 class TestWaits:
     def test_for_every_item_where_a_rule_needs_them(self) -> None:
         pair = of_differences([0] * 300)
-        for of in (rule("max_drop 3pp", scope=Scope.POPULATION), rule("max_drop 0pp"), rule("max_drop 3pp", metric="f1")):
+        for of in (
+            rule("max_drop 3pp", scope=Scope.POPULATION),
+            rule("max_drop 0pp"),
+            rule("max_drop 3pp", metric="f1"),
+        ):
             assert followed([of], pair, 32)[0] is None
 
     def test_guard_rails_alone_want_all_of_it(self) -> None:

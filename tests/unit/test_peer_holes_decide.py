@@ -1,16 +1,26 @@
-"""The holes of peers.md that `decide` must keep shut: each test fails when its hole reopens."""
+"""The holes of the closest products that `decide` must keep shut: each test fails when its hole reopens.
+
+Elsewhere: 7 (a cache keyed without the model) in `test_store`, 9 (nothing was quantized) in `test_intake`, 12 (the
+first N instead of a sample) in `test_sampling`; that a bound inside the noise (11) is refused, in `test_plan`.
+"""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
+from gate import order
 from gate.decide.combine import combine
 from gate.decide.judge import judge
-from gate.metrics import DOMAIN
-from gate.records import Measurement, Role, Status
+from gate.decide.lineup import lineup
+from gate.decide.noise import FlipNoise, noise
+from gate.decide.terms import gate_wide
+from gate.metrics import DOMAIN, PROFILE
+from gate.records import Measurement, Role, Scope, Status
 from tests.decide_factory import (
+    ACCURACY,
     BASELINE,
     CANDIDATE,
     TERMS,
@@ -18,6 +28,7 @@ from tests.decide_factory import (
     finding,
     lost,
     measurement,
+    observation,
     pair_of,
     rule,
     scored,
@@ -143,6 +154,88 @@ def test_a_rule_cut_short_by_the_clock_says_what_was_reached() -> None:
         assert (found.counts["reached"], found.counts["N"]) == (40, 100)
         decision = combine((of,), (stage("fraud", Status.INCONCLUSIVE, [found]),), restricted=False)
         assert (decision.status, decision.complete) == (Status.INCONCLUSIVE, False)
+
+
+def test_hole_10_a_run_again_continues_the_same_evidence() -> None:
+    sample = order.sample_seed(7, "b" * 64)
+    seed = order.order_seed(sample, "c" * 64)
+    assert seed == order.order_seed(order.sample_seed(7, "b" * 64), "c" * 64)  # nothing else goes into it
+    assert seed != order.order_seed(sample, "d" * 64)
+    on = gate_wide(0.95, 1, seed)
+    n = 1000
+    b = {f"t/{i:04d}/p": 1.0 for i in range(n)}
+    c = {item_id: float(i % 37 != 0) for i, item_id in enumerate(b)}
+    of = rule("max_drop 3pp", scope=Scope.BENCHMARK)
+    baseline, candidate = scored(BASELINE, b), scored(CANDIDATE, c)
+    first = judge(of, baseline, candidate, on)
+    for again in (candidate, replace(candidate, observations=candidate.observations[::-1], seconds=9.0)):
+        assert judge(of, baseline, again, on) == first
+    met = [[e.item_id for e in lineup(baseline, m, ACCURACY, seed).entries] for m in (candidate, candidate)]
+    assert met[0] == met[1]
+    # stopped and run again: what was seen before is the beginning of what is seen then
+    early = set(met[0][:64])
+    part = tuple(o for o in candidate.observations if o.item_id in early)
+    stopped = lineup(baseline, replace(candidate, observations=part, n_reached=64), ACCURACY, seed)
+    assert stopped.reached == 64
+    assert stopped.entries[:64] == lineup(baseline, candidate, ACCURACY, seed).entries[:64]
+
+
+def test_hole_11_the_noise_of_the_baseline_itself_is_known_and_is_no_regression() -> None:
+    values = [1.0] * 300 + [0.0] * 100
+    again = [0.0] * 12 + [1.0] * 288 + [1.0] * 12 + [0.0] * 88  # 6 % of the answers differ in another batch size
+    pair = scored(BASELINE, values), scored(CANDIDATE, again)
+    (found,) = noise(*pair, confidence=0.95)
+    assert isinstance(found, FlipNoise)
+    assert (found.flip_rate, found.lost, found.gained) == pytest.approx((0.06, 12, 12))
+    assert found.floor == pytest.approx(2.486 * (0.06 / 400) ** 0.5, rel=1e-3)  # 3 pp: a bound of 1 pp lies inside
+    for scope in Scope:
+        assert judge(rule("max_drop 1pp", scope=scope), *pair, TERMS).status is not Status.REGRESSION
+
+
+def test_hole_14_the_budget_looks_at_what_it_names_and_not_at_what_was_allocated() -> None:
+    peak, reserved, process = (PROFILE[name] for name in ("vram_peak", "vram_reserved", "vram_process"))
+    assert len({m.observed for m in (peak, reserved, process)}) == 3
+    of = rule("max 10GiB", metric="vram_peak")
+    gib = 2.0**30
+
+    def found(used: float, allocated: float) -> Status:
+        read = [
+            observation(metric, "run/0", value, group="batch=1")
+            for metric, value in ((peak, used), (reserved, allocated), (process, allocated))
+        ]
+        candidate = measurement(CANDIDATE, read, 1, metric=peak, also=(reserved, process))
+        return judge(of, None, candidate, TERMS).status
+
+    assert found(9 * gib, 70 * gib) is Status.PASS  # an engine that takes all memory there is
+    assert found(11 * gib, 11 * gib) is Status.REGRESSION
+
+
+def test_hole_15_noisy_timings_of_equal_models_are_rarely_red() -> None:
+    metric = PROFILE["decode_tokens_per_second"]
+    of = rule("min_retained 95%", metric="decode_tokens_per_second", batch=1)
+    rng = np.random.default_rng(15)
+    red = 0
+    for _ in range(40):
+        speeds = np.exp(rng.normal(0, 0.04, size=(2, 8))) * 100
+        sides = [
+            measurement(
+                role,
+                [observation(metric, f"block/{k}", v, group="batch=1") for k, v in enumerate(speeds[i].tolist())],
+                8,
+                metric=metric,
+            )
+            for i, role in enumerate((BASELINE, CANDIDATE))
+        ]
+        found = judge(of, sides[0], sides[1], TERMS)
+        assert found.interval is not None
+        assert found.interval.low < found.interval.high
+        red += found.status is Status.REGRESSION
+    assert red == 0
+    slow = [  # and a slower one is seen through the same noise
+        replace(m, observations=tuple(replace(o, value=o.value * factor) for o in m.observations))
+        for m, factor in zip(sides, (1.0, 0.8), strict=True)
+    ]
+    assert judge(of, slow[0], slow[1], TERMS).status is Status.REGRESSION
 
 
 def test_hole_13_a_planned_rule_without_a_finding_is_an_error() -> None:
