@@ -33,6 +33,8 @@ class Stream(Protocol):
 class MeasuringWorker(Protocol):
     """The parent's handle on one measuring child; `gate.launch.Worker` is the real one."""
 
+    @property
+    def alive(self) -> bool: ...
     def check(self, stage: Mapping[str, Any], base: Path) -> tuple[Path, ...]: ...
     def open(self) -> BackendInfo: ...
     def begin(self, *, stage: Mapping[str, Any], context: Mapping[str, Any], on_progress: Progress) -> Stream: ...
@@ -65,14 +67,16 @@ class Side:
         self._info: BackendInfo | None = None
 
     def started(self) -> MeasuringWorker:
-        """The worker process, model not necessarily loaded.  Raises WorkerError."""
+        """The worker process, model not necessarily loaded; a fresh one if the last is gone.  Raises WorkerError."""
+        if self._worker is not None and not self._worker.alive:
+            self.drop()
         if self._worker is None:
             self._worker = self._start(self.role, self._checkpoint)
         return self._worker
 
     def opened(self) -> tuple[MeasuringWorker, BackendInfo]:
         """The worker with its model loaded.  Raises CheckpointError, WorkerError."""
-        worker = self.started()
+        worker = self.started()  # forgets `_info` together with a worker that is gone
         if self._info is None:
             self._info = worker.open()
         return worker, self._info

@@ -127,6 +127,7 @@ class _Run:
         self.flips: list[Flip] = []
         self.notes: list[str] = []
         self.floors: Mapping[str, float] = {}
+        self.broken: dict[tuple[str, str], CouldNotMeasure] = {}
         self.quality: Quality | None = None
         names = [s.name for s in self.loaded.policy.stages]
         unknown = [n for n in request.stages if n not in names]
@@ -207,15 +208,20 @@ class _Run:
         A check that cannot be made (an empty corpus, a worker that dies) makes its stage an ERROR.
         """
         for stage in self._selected():
-            try:
-                for _, settings in policy.split(stage):
+            mine = [r for r in self.loaded.rules if r.stage == stage.name]
+            for source, settings in policy.split(stage):
+                try:
                     collector.check(settings)
-            except CouldNotMeasure as problem:
-                findings = [
-                    could_not_measure(r, reason_of(problem)) for r in self.loaded.rules if r.stage == stage.name
-                ]
-                self._add(unmeasured(stage, Status.ERROR, findings, skipped_because=None))
-                collector.drop_workers()
+                except CouldNotMeasure as problem:
+                    collector.drop_workers()
+                    blocks = [r for r in mine if r.source == source and r.severity is Severity.BLOCKING]
+                    others = [r for r in mine if r.source != source and r.severity is Severity.BLOCKING]
+                    if others and not blocks:  # what only advises must not stop what decides
+                        self.broken[stage.name, source] = problem
+                        continue
+                    findings = [could_not_measure(r, reason_of(problem)) for r in mine]
+                    self._add(unmeasured(stage, Status.ERROR, findings, skipped_because=None))
+                    break
 
     def _selected(self) -> list[policy.Stage]:
         return [s for s in self.loaded.policy.stages if not self.request.stages or s.name in self.request.stages]
@@ -249,6 +255,7 @@ class _Run:
             stage,
             [r for r in self.loaded.rules if r.stage == stage.name],
             terms=self._terms(),
+            broken={source: problem for (name, source), problem in self.broken.items() if name == stage.name},
             stop_early=self.loaded.policy.stop_early,
             keep_going=self.request.keep_going,
             monotonic=self.services.monotonic,

@@ -6,8 +6,9 @@ planned tokens, never by the clock, so the evidence does not depend on how fast 
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -83,12 +84,15 @@ def run_stage(
     rules: Sequence[Rule],
     *,
     terms: Terms,
+    broken: Mapping[str, CouldNotMeasure],
     stop_early: bool,
     keep_going: bool,
     monotonic: Callable[[], float],
     run_seconds_left: Callable[[], float | None],
 ) -> StageRun:
     """Measure and judge every source of a stage; after a red blocking rule the rest is skipped unless `keep_going`.
+
+    `broken` sources failed their check before, and are not measured.
 
     Raises:
         UsageError: the baseline store cannot be written.
@@ -105,6 +109,9 @@ def run_stage(
     sources = [
         _Source(name, settings, [r for r in rules if r.source == name], terms) for name, settings in policy.split(stage)
     ]
+    for source in sources:
+        if source.name in broken:
+            source.leave(broken[source.name])
     # tasks of one stage share the model and take turns; corpora grow one after the other
     rounds = [sources] if isinstance(stage, policy.LmEvalStage) else [[s] for s in sources]
     for turn in rounds:
@@ -177,6 +184,11 @@ class _Source:
         self.planned_tokens += part.planned_tokens
 
     @property
+    def is_broken(self) -> bool:
+        """Whether it failed before it could be measured."""
+        return self._problem is not None and self._evidence is None
+
+    @property
     def is_settled(self) -> bool:
         return self._tracker is not None and self._tracker.settled
 
@@ -188,7 +200,8 @@ class _Source:
     def leave(self, problem: CouldNotMeasure | DataError | None) -> None:
         """Measure no further, and say why; what was reached is kept."""
         if self._stream is not None and self.is_active and problem is None:
-            self._stream.end()
+            with contextlib.suppress(WorkerError):  # it is done with anyway; the next stage starts another one
+                self._stream.end()
         self.is_active, self._problem = False, problem
         if self.candidate is None and self._tracker is not None:
             self.candidate = self._tracker.measurement
@@ -246,10 +259,12 @@ def _take_turns(
 ) -> None:
     """The baseline of every source, then the candidate block by block, always where the fewest tokens were planned."""
     for source in sources:
+        if source.is_broken:
+            continue
         try:
             source.take_baseline(collector, seconds_left)
         except (CouldNotMeasure, DataError) as problem:
-            _ended(collector, source, problem, sources)
+            _ended(collector, source, problem, sources, keep_going=keep_going)
         if not keep_going and source.stops:
             return _leave_all(sources)
     while active := [s for s in sources if s.is_active]:
@@ -261,7 +276,7 @@ def _take_turns(
                 other.leave(late)
             return None
         except (CouldNotMeasure, DataError) as problem:  # what was measured before is kept
-            _ended(collector, source, problem, sources)
+            _ended(collector, source, problem, sources, keep_going=keep_going)
         if source.is_settled and stop_early:
             source.leave(None)
         red = source.is_failing or source.stops
@@ -271,12 +286,19 @@ def _take_turns(
 
 
 def _ended(
-    collector: Collector, source: _Source, problem: CouldNotMeasure | DataError, sources: Sequence[_Source]
+    collector: Collector,
+    source: _Source,
+    problem: CouldNotMeasure | DataError,
+    sources: Sequence[_Source],
+    *,
+    keep_going: bool,
 ) -> None:
-    """A source that broke; where its worker went with it, the others start over with the next one."""
+    """A source that broke; where its worker went with it, the others start over with the next one, if they go on."""
     source.leave(problem)
     if isinstance(problem, WorkerError):
         collector.drop_workers()
+        if source.stops and not keep_going:
+            return
         for other in sources:
             if other.is_active:
                 other.start_over()
@@ -301,13 +323,13 @@ def _profile(collector: Collector, source: _Source, seconds_left: SecondsLeft) -
     try:
         if not balanced(order):
             raise CouldNotMeasure(
-                "the timing blocks were not interleaved (A B B A): a machine that warms up would look like a difference "
-                "between the two checkpoints"
+                "the timing blocks were not interleaved (A B B A), so a machine that warms up would look like a "
+                "difference between the two checkpoints"
             )
         with tempfile.TemporaryDirectory(prefix="quantgate-") as scratch:
             blocks = collector.blocks(source.settings, order, Path(scratch), seconds_left)
     except (CouldNotMeasure, DataError) as problem:
-        _ended(collector, source, problem, [source])
+        _ended(collector, source, problem, [source], keep_going=True)
         return
     disk = metrics.PROFILE["disk_bytes"]
     baseline, candidate = (

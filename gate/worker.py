@@ -173,10 +173,11 @@ class Progress:
         """Raises BudgetExceeded once the deadline has passed."""
         spent = time.monotonic() - self._begun
         if self._deadline_seconds is not None and spent > self._deadline_seconds:
-            raise BudgetExceeded(
-                f"stopped after {spent:.0f} s: the time budget left was {max(self._deadline_seconds, 0):.0f} s; "
-                "raise `budget` or measure fewer items"
-            )
+            left = self._deadline_seconds
+            found = f"stopped after {spent:.0f} s: the time budget left was {left:.0f} s"
+            if left <= 0:
+                found = "the time budget was used up"
+            raise BudgetExceeded(f"{found}; raise `budget` or measure fewer items")
 
 
 def _stage_module(request: Frame) -> Any:

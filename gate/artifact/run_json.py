@@ -22,7 +22,6 @@ MAX_CHARACTERS = 64 * 2**20
 MAX_FLIPS = 200
 
 
-
 def _from_1(document: dict[str, Any]) -> dict[str, Any]:
     """Version 2: both sides of an interval have a confidence of their own, findings a p-value, runs a quality score."""
 

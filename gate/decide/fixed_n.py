@@ -9,7 +9,7 @@ from gate.decide.estimate import NOUN, Estimate, Span, decide, harm, larger_is_w
 from gate.decide.terms import Terms
 from gate.records import Finding, Interval, Rule, Scope, Status
 
-AT_MOST = 0.5
+AT_MOST = 0.45
 """P-values are not looked for above this: all of them say "no evidence"."""
 
 

@@ -13,8 +13,8 @@ import numpy as np
 from gate.decide.estimate import Span
 from gate.decide.guard_rail import Judged
 from gate.decide.lineup import Entry, Lineup
+from gate.decide.stoppable import bound_of
 from gate.decide.terms import Terms
-from gate.decide.walk import bound_of
 from gate.errors import CouldNotMeasure
 from gate.records import BoundKind, Interval, Rule, Scope
 from gate.stats import betting, confidence_sequence

@@ -10,7 +10,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-from gate.decide import documents, fixed_n, group_sequence, guard_rail, items, looks, prefix, runs, scores, sequential
+from gate.decide import (
+    documents,
+    fixed_n,
+    group_sequence,
+    guard_rail,
+    items,
+    looks,
+    prefix,
+    runs,
+    scores,
+    sequential,
+    stoppable,
+)
 from gate.decide.combine import REACHED
 from gate.decide.estimate import (
     check_above_chance,
@@ -79,7 +91,7 @@ def _judge(rule: Rule, baseline: Measurement | None, candidate: Measurement | No
     if plan or looks.planned(candidate):
         return _at_looks(rule, baseline, candidate, plan, terms)
     metric = _metric(rule, candidate)
-    if baseline is not None and sequential.applies(rule, metric, baseline, terms):
+    if baseline is not None and stoppable.applies(rule, metric, baseline, terms):
         check_guessing(rule, baseline, metric)
         return sequential.judge(rule, baseline, candidate, metric, terms)
     if candidate.n_reached < candidate.n_expected:

@@ -13,16 +13,13 @@ from fractions import Fraction
 
 from gate.decide import power
 from gate.decide.outlook import Expected, Outlook, chance_of, points, written
+from gate.decide.stoppable import FLIP_RATES, WORTH_LOOKING_EARLY
 from gate.order import BLOCK_ITEMS
 from gate.records import BoundKind, Rule, Scope, Severity
 from gate.stats.quantiles import small_sample, z
 
-FLIP_RATES = {"choice": 0.06, "generate": 0.10, "sampled": 0.28}
-"""Share of items on which a usual 4-bit candidate changes right to wrong or back, where nothing was measured yet."""
 ASSUMED_BASELINE = 0.6
 """Share of items the baseline gets right, where nothing was measured yet: turns `min_retained` into points."""
-_SEQUENTIAL_FROM = 0.9
-"""Population scope stops early only where the fixed-n test at all items would have this power (statistics.md §2)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -139,7 +136,7 @@ def _stops_early(items: Items, n: int, allowed: float, confidence: float) -> boo
     if items.grouped:
         return False
     flips, level = FLIP_RATES["generate" if items.writes else "choice"], small_sample(_half(confidence), n)
-    return power.lossless_pass(n=n, flip_rate=flips, drop=allowed, confidence=level) >= _SEQUENTIAL_FROM
+    return power.lossless_pass(n=n, flip_rate=flips, drop=allowed, confidence=level) >= WORTH_LOOKING_EARLY
 
 
 def _expected(rule: Rule, items: Items, n: int, allowed: float, confidence: float, n_blocking: int) -> Expected:

@@ -13,9 +13,10 @@ from itertools import groupby
 from gate import metrics, units
 from gate.decide.outlook import Outlook, over_blocks, written
 from gate.decide.outlook_documents import over_documents
-from gate.decide.outlook_items import FLIP_RATES, Items, over_items, scores_to_see
+from gate.decide.outlook_items import Items, over_items, scores_to_see
 from gate.decide.power import SMALLEST_FLIP_RATE
 from gate.decide.speed import UNKNOWN, Speed
+from gate.decide.stoppable import FLIP_RATES
 from gate.policy import DomainStage, LmEvalStage, PerplexityStage, Policy, ProfileStage, Stage, Task, sample_size
 from gate.records import Estimand, Role, Rule, Severity
 from gate.task_catalog import AXES, TaskFacts, facts, tokens_per_item

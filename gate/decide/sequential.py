@@ -12,59 +12,17 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gate.decide import items, power, ratio_sequence
+from gate.decide import items, ratio_sequence
 from gate.decide.combine import REACHED
 from gate.decide.estimate import NOUN, Span, check_can_fail, decide, hull, larger_is_worse, p_value, span
 from gate.decide.lineup import Entry, Lineup, lineup, lost_text
 from gate.decide.pairing import Item, LostItems, Pair, Pairs
 from gate.decide.terms import Terms
-from gate.decide.walk import Walk, room
-from gate.order import BLOCK_ITEMS
-from gate.records import Bound, BoundKind, Estimand, Finding, Interval, Measurement, Metric, Rule, Scope, Status
+from gate.decide.walk import Walk
+from gate.records import Bound, BoundKind, Finding, Interval, Measurement, Metric, Rule, Scope, Status
 from gate.stats import betting, bounded, confidence_sequence, exact_finite, mcnemar, tango, wald
 from gate.stats.betting import Floats, Test
 from gate.stats.quantiles import small_sample
-
-FLIP_RATES = {True: 0.06, False: 0.10}
-"""Share of flips that population scope is planned with: multiple choice, and text that the model writes."""
-
-WORTH_LOOKING_EARLY = 0.9
-"""Planned power of the fixed-n test above which population scope may stop early (statistics.md §2)."""
-
-_SIDES = (BoundKind.MAX_DROP, BoundKind.MIN_RETAINED)
-
-
-def applies(rule: Rule, metric: Metric, baseline: Measurement | None, terms: Terms) -> bool:
-    """Whether this rule is judged block by block, known before the candidate's first item.
-
-    Benchmark scope is, unless its bound is finer than one item: such a bound cannot be expressed in whole items, and
-    would be passed by ten items without a flip.  Population scope is where items are not tied together in clusters and
-    a lossless candidate would pass the fixed-n test with probability .9 or more: else all items are needed anyway.
-    """
-    if metric.estimand is not Estimand.ITEM_MEAN or rule.by is not None or baseline is None:
-        return False
-    if metric not in baseline.metrics:
-        return False
-    found = [o for o in baseline.observations if o.metric == metric.observed]
-    if rule.scope is Scope.BENCHMARK:
-        return room(rule, baseline.n_expected, math.fsum(o.value for o in found)) >= 1
-    if terms.order_seed is None or rule.bound.kind not in _SIDES or rule.bound.value > 1:
-        return False
-    n = baseline.n_expected
-    if n <= BLOCK_ITEMS:
-        return False  # there is nothing to stop early
-    clusters = {o.cluster for o in found}
-    if 1 < len(clusters) < len(found) or not found:
-        return False
-    mean = math.fsum(o.value for o in found) / len(found)
-    allowed = rule.bound.value if rule.bound.kind is BoundKind.MAX_DROP else (1 - rule.bound.value) * mean
-    odds = power.lossless_pass(
-        n=n,
-        flip_rate=FLIP_RATES[baseline.chance is not None],
-        drop=allowed,
-        confidence=small_sample(1 - (1 - terms.confidence) / 2, n),
-    )
-    return allowed > 0 and odds >= WORTH_LOOKING_EARLY
 
 
 def begin(rule: Rule, baseline: Sequence[float | None], terms: Terms) -> Walk:
@@ -129,7 +87,9 @@ class _Judged:
         self.extremes = extremes[:1] if same else extremes
         middle, _ = self.plan.differences(self.paired)
         self.mean = math.fsum(middle) / len(middle)
-        known = [e.baseline for e in found.entries if e.baseline is not None]
+        # in benchmark scope the baseline is known on the whole sample; else it is compared where both were measured
+        whole = found.entries if rule.scope is Scope.BENCHMARK else self.paired
+        known = [e.baseline for e in whole if e.baseline is not None]
         self.baseline = math.fsum(known) / len(known)
 
     def finding(self) -> Finding:
@@ -138,7 +98,9 @@ class _Judged:
         limits = self._limits(looked)
         status = self._status(limits, looked)
         limits = agreeing(limits, status, self.rule.bound)
-        value = min(max(self._value(self.mean, plan.totals[1]), limits[0]), limits[1])
+        value = self._value(self.mean, plan.totals[1])
+        for low, high in (self._possible(), limits):
+            value = min(max(value, low), high)
         whole = t == plan.n
         return Finding(
             rule=self.rule,
@@ -183,6 +145,21 @@ class _Judged:
                 return total / n + mean
             case _:
                 return 1 - (total / n + mean)
+
+    def _possible(self) -> Span:
+        """The values there can be once the items not yet asked are all wrong, or all right."""
+        if self.rule.scope is Scope.POPULATION:
+            return -math.inf, math.inf
+        rest = [e.baseline for e in self.found.entries[len(self.evidence) :]]
+        if self.plan.mirrored:
+            rest = [None if b is None else 1 - b for b in rest]
+        least = math.fsum(-1.0 if b is None else -b for b in rest)
+        most = math.fsum(1.0 if b is None else 1 - b for b in rest)
+        sums = [math.fsum(e.differences) for e in self.extremes]
+        low, high = min(sums), max(sums)
+        n, total = self.plan.n, self.plan.totals[1]
+        ends = self._value((low + least) / n, total), self._value((high + most) / n, total)
+        return min(ends), max(ends)
 
     def _candidate(self) -> float:
         """Its score on the whole sample: the baseline's, which is known, plus the mean difference so far."""
@@ -293,7 +270,8 @@ class _Judged:
         counts: dict[str, float] = {"n": len(self.evidence), "N": self.plan.n, "b": lost, "c": gained}
         if self.plan.low.integral:
             counts["a"] = sum(e.baseline == 1 == e.candidate for e in self.paired)
-            counts["mcnemar_p"] = mcnemar.p_values(lost=lost, gained=gained).exact_two_sided
+            if len(self.paired) == self.plan.n:  # it holds at a fixed number of items only
+                counts["mcnemar_p"] = mcnemar.p_values(lost=lost, gained=gained).exact_two_sided
         else:
             counts["baseline_total"] = math.fsum(e.baseline for e in self.paired if e.baseline is not None)
             counts["candidate_total"] = math.fsum(e.candidate for e in self.paired if e.candidate is not None)

@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 
-from gate.decide import looks, sequential
+from gate.decide import looks, sequential, stoppable
 from gate.decide.combine import REACHED
 from gate.decide.judge import check_guessing, judge
 from gate.decide.lineup import check_range, lineup
@@ -21,9 +21,12 @@ from gate.records import Finding, Measurement, Metric, Role, Rule, Severity, Sta
 
 
 def governing(rules: Sequence[Rule]) -> list[Rule]:
-    """The rules that measuring goes on for."""
-    single = [r for r in rules if r.by is None]
-    return [r for r in single if r.severity is Severity.BLOCKING] or single
+    """The rules that measuring goes on for; none where guard rails are all that blocks: they see every item.
+
+    Advisory rules govern only where nothing blocks, so that adding one changes nothing.
+    """
+    blocking = [r for r in rules if r.severity is Severity.BLOCKING]
+    return [r for r in blocking or rules if r.by is None]
 
 
 def findings(
@@ -36,6 +39,7 @@ def findings(
     found = [judge(rule, baseline, candidate, terms) for rule in rules]
     chosen = {r.id for r in governing(rules)}
     short = any(REACHED in f.counts for f in found if f.rule.id in chosen)
+    short = short or (not chosen and candidate.n_reached < candidate.n_expected)
     return [_cut_short(f, candidate) if short and f.rule.by is not None else f for f in found]
 
 
@@ -61,7 +65,7 @@ class Tracker:
         metrics = {m.name: m for m in baseline.metrics}
         for rule in () if self._waits else self._rules:
             metric = metrics.get(rule.metric)
-            if metric is None or not sequential.applies(rule, metric, baseline, terms):
+            if metric is None or not stoppable.applies(rule, metric, baseline, terms):
                 self._waits = True  # it needs every item
                 continue
             try:

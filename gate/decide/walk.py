@@ -15,6 +15,7 @@ from typing import Literal
 import numpy as np
 
 from gate.decide.lineup import Entry
+from gate.decide.stoppable import bound_of
 from gate.decide.terms import Terms
 from gate.errors import CouldNotMeasure
 from gate.order import BLOCK_ITEMS
@@ -23,7 +24,6 @@ from gate.stats import betting
 from gate.stats.betting import Side, Test, Wealth
 
 Settled = Literal["pass", "fail", "lost", "cap"]
-_LARGEST_DENOMINATOR = 10**9
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -103,11 +103,6 @@ def plan(rule: Rule, baseline: Sequence[float | None], terms: Terms, *, integral
     )
 
 
-def bound_of(rule: Rule) -> Fraction:
-    """The bound as the policy wrote it: 0.027 is 27/1000, whatever the float."""
-    return Fraction(rule.bound.value).limit_denominator(_LARGEST_DENOMINATOR)
-
-
 def _test(rule: Rule, n: int, total: float, integral: bool) -> Test:
     bound = bound_of(rule)
     match rule.bound.kind:
@@ -128,20 +123,6 @@ def _test(rule: Rule, n: int, total: float, integral: bool) -> Test:
             return betting.absolute(n=n, least=1 - bound, baseline_total=Fraction(total), integral=integral)
         case kind:
             raise CouldNotMeasure(f"{kind} does not fit a mean over items")
-
-
-def room(rule: Rule, n: int, total: float) -> Fraction:
-    """How many items' worth of harm the bound allows, on a sample with this total of the baseline's."""
-    bound = bound_of(rule)
-    match rule.bound.kind:
-        case BoundKind.MAX_DROP:
-            return bound * n
-        case BoundKind.MIN_RETAINED:
-            return (1 - bound) * Fraction(total)
-        case BoundKind.MIN:
-            return (1 - bound) * n
-        case _:
-            return bound * n
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -214,9 +195,11 @@ class Walk:
     def feed(self, entries: Sequence[Entry]) -> None:
         """The next items of the seeded order, however many: looked at in whole blocks.  Ignored once settled."""
         self._pending += entries
-        while self.settled is None and self._pending and len(self._pending) >= self._next:
-            block, self._pending = self._pending[: self._next], self._pending[self._next :]
-            self._take(block)
+        taken = 0
+        while self.settled is None and 0 < self._next <= len(self._pending) - taken:
+            begin, taken = taken, taken + self._next
+            self._take(self._pending[begin:taken])
+        del self._pending[:taken]
 
     def close(self) -> None:
         """No further items come: what is left of a block is looked at too."""

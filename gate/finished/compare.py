@@ -132,6 +132,9 @@ def _of_runs(
         )
 
     def evidence(stage: str, source: str, settings: policy.Stage) -> Evidence:
+        if isinstance(settings, policy.ProfileStage) and baseline.record.run_id != candidate.record.run_id:
+            reason = "timings of two runs cannot be compared: the machine was not the same at both times; use gate run"
+            return NoEvidence(reason=reason, was_skipped=False)
         for folder in (baseline, candidate):
             different = folder.differs(source, settings, loaded.policy.seed)
             if different is not None:

@@ -11,9 +11,10 @@ from itertools import groupby
 
 from gate.decide.outlook import chance_of, points
 from gate.decide.outlook_documents import TYPICAL_INCREASE
-from gate.decide.outlook_items import ASSUMED_BASELINE, FLIP_RATES
+from gate.decide.outlook_items import ASSUMED_BASELINE
 from gate.decide.plan import Load, Plan, Row
 from gate.decide.power import LATE
+from gate.decide.stoppable import FLIP_RATES
 from gate.records import Severity
 from gate.reports.numbers import MISSING, count, rate
 from gate.task_catalog import AXES

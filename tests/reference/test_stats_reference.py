@@ -449,3 +449,12 @@ def _bonett_price(a: int, b: int, c: int, d: int) -> tuple[float, float]:
     p_b, p_c = (b + 1) / (n + 2), (c + 1) / (n + 2)
     half = z(TWO_SIDED_95) * math.sqrt((p_b + p_c - (p_c - p_b) ** 2) / (n + 2))
     return p_c - p_b - half, p_c - p_b + half
+
+
+def test_bounded_limits_at_a_confidence_of_one_half() -> None:
+    """The p-value search looks there; rounding decides the sign of the slope at the estimate."""
+    rng = np.random.default_rng(5)
+    for _ in range(50):
+        values = rng.choice([-2 / 3, -1 / 3, -1 / 6, 0.0, 1 / 6, 1 / 2], size=600)
+        found = bounded.mean(values=values.tolist(), smallest=-1, largest=1, confidence=0.5)
+        assert found.low <= found.estimate <= found.high

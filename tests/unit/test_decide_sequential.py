@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gate.decide import items, pairing, sequential
+from gate.decide import items, pairing, sequential, stoppable
 from gate.decide.estimate import decide
 from gate.decide.judge import judge
 from gate.decide.walk import START, State, plan, settled, step
@@ -297,7 +297,7 @@ class TestPopulation:
 
     def applies(self, n: int, of: Rule = OF, **changes: Any) -> bool:
         baseline, _ = of_differences([0] * n)
-        return sequential.applies(of, ACCURACY, replace(baseline, **changes), ONE_RULE)
+        return stoppable.applies(of, ACCURACY, replace(baseline, **changes), ONE_RULE)
 
     def test_it_stops_early_where_a_fixed_test_would_be_sure_to_pass(self) -> None:
         assert [self.applies(n) for n in (164, 500, 1319, 2800)] == [False, False, True, True]
@@ -307,13 +307,13 @@ class TestPopulation:
 
     def test_clusters_need_every_item(self) -> None:
         baseline = scored(BASELINE, [1.0] * 2800, clusters=[f"c{i % 50}" for i in range(2800)])
-        assert not sequential.applies(self.OF, ACCURACY, baseline, ONE_RULE)
+        assert not stoppable.applies(self.OF, ACCURACY, baseline, ONE_RULE)
         alone = scored(BASELINE, [1.0] * 2800, clusters=[f"c{i}" for i in range(2800)])
-        assert sequential.applies(self.OF, ACCURACY, alone, ONE_RULE)
+        assert stoppable.applies(self.OF, ACCURACY, alone, ONE_RULE)
 
     def test_finished_results_are_judged_once(self) -> None:
         baseline, _ = of_differences([0] * 2800)
-        assert not sequential.applies(self.OF, ACCURACY, baseline, FINISHED)
+        assert not stoppable.applies(self.OF, ACCURACY, baseline, FINISHED)
 
     def test_the_last_look_holds_each_side_at_its_own_level(self) -> None:
         """Found: the two levels were swapped, so that of five rules at their bounds one in ten failed falsely."""

@@ -15,7 +15,7 @@ from gate.errors import BudgetExceeded, CouldNotMeasure, WorkerError
 from gate.evidence import Collector, Evidence
 from gate.order import place
 from gate.policy import LmEvalStage, Policy, planned_rules
-from gate.records import Measurement, Role, StageResult, Status
+from gate.records import Measurement, Role, Severity, StageResult, Status
 from gate.stage_run import StageRun, run_stage
 from tests.decide_factory import ACCURACY, BASELINE, CANDIDATE, scored
 
@@ -117,6 +117,7 @@ def run(
         stage,
         rules,
         terms=gate_wide(0.95, len(rules), SEED),
+        broken={},
         stop_early=stop_early,
         keep_going=keep_going,
         monotonic=lambda: 0.0,
@@ -252,3 +253,91 @@ def test_advisory_rules_alone_govern_and_never_stop_anything(severity: str) -> N
     assert statuses(ended.result)["a"] is Status.REGRESSION
     b_was_finished = statuses(ended.result)["b"] is Status.PASS
     assert b_was_finished is (severity == "advisory")
+
+
+def test_what_breaks_while_only_advising_leaves_the_rest_alone() -> None:
+    collector = collector_of(a=never)
+    stage = stage_of("a", "b")
+    b = stage.tasks[1].model_copy(
+        update={"rules": [stage.tasks[1].rules[0].model_copy(update={"severity": "advisory"})]}
+    )
+    stage = stage.model_copy(update={"tasks": [stage.tasks[0], b]})
+    rules = planned_rules(Policy(version=1, stages=[stage]), {})
+    ended = run_stage(
+        cast(Collector, collector),
+        stage,
+        rules,
+        terms=gate_wide(0.95, 1, SEED),
+        broken={"b": CouldNotMeasure("no documents")},
+        stop_early=True,
+        keep_going=False,
+        monotonic=lambda: 0.0,
+        run_seconds_left=lambda: None,
+    )
+    assert statuses(ended.result) == {"a": Status.PASS, "b": Status.ERROR}
+    assert ended.result.status is Status.PASS
+
+
+def test_a_worker_that_dies_while_it_waits_costs_nothing() -> None:
+    collector = collector_of(a=never)
+    begin = collector.of_candidate
+
+    def dying(settings: policy.Stage, artifacts: Path) -> FakeStream:
+        stream = begin(settings, artifacts)
+        problem = WorkerError("the candidate worker died", kind="crashed", stderr_tail="")
+        stream.end = lambda: (_ for _ in ()).throw(problem)  # type: ignore[method-assign]
+        return stream
+
+    collector.of_candidate = dying  # type: ignore[method-assign]
+    assert statuses(run(collector, stage_of("a")).result) == {"a": Status.PASS}
+
+
+def test_the_other_tasks_keep_their_evidence_when_a_worker_dies() -> None:
+    collector = collector_of(a=lambda k: k % 20 == 0, b=never)
+    collector.breaks = {"b": (BLOCK, WorkerError("the candidate worker died", kind="crashed", stderr_tail=""))}
+    ended = run(collector, stage_of("a", "b"))
+    found = {f.rule.source: f for f in ended.result.findings}
+    assert (found["b"].status, found["a"].status) == (Status.ERROR, Status.INCONCLUSIVE)
+    assert found["a"].n_paired > 0
+
+
+def grouped(collector: FakeCollector, task: str, names: str) -> None:
+    """Items of the task belong to groups by turns."""
+    for side in (collector.baselines, collector.candidates):
+        observations = tuple(
+            replace(o, group=names[int(o.item_id.split("/")[1]) % len(names)]) for o in side[task].observations
+        )
+        side[task] = replace(side[task], observations=observations)
+
+
+def rail(*more: dict[str, Any]) -> LmEvalStage:
+    by = {"metric": "accuracy", "max_drop": "10pp", "by": "subject"}
+    task = {"task": "a", "rules": [by, *more]}
+    document = {"version": 1, "stages": [{"kind": "lm_eval", "name": "capability", "tasks": [task]}]}
+    (stage,) = Policy.model_validate(document).stages
+    return cast(LmEvalStage, stage)
+
+
+@pytest.mark.parametrize("beside", [(), ({"metric": "accuracy", "max_drop": "30pp", "severity": "advisory"},)])
+def test_an_advisory_rule_does_not_switch_off_a_blocking_guard_rail(beside: tuple[dict[str, Any], ...]) -> None:
+    collector = collector_of(a=never)
+    grouped(collector, "a", "xy")
+    wrong = {o.item_id for o in collector.candidates["a"].observations if o.group == "y"}
+    spoilt = tuple(
+        replace(o, value=0.0) if o.item_id in wrong and int(o.item_id.split("/")[1]) % 3 == 0 else o
+        for o in collector.candidates["a"].observations
+    )
+    collector.candidates["a"] = replace(collector.candidates["a"], observations=spoilt)
+    ended = run(collector, rail(*beside))
+    assert ended.result.status is Status.REGRESSION
+    assert ended.result.items_scored == N
+
+
+def test_a_guard_rail_that_ran_out_of_time_is_no_pass() -> None:
+    collector = collector_of(a=never)
+    grouped(collector, "a", "xy")
+    ended = run(collector, rail(), seconds=iter([1.0] + [0.0] * 100))
+    (finding,) = ended.result.findings
+    assert finding.status is Status.INCONCLUSIVE
+    assert finding.counts["reached"] > 0
+    assert ended.result.status is Status.INCONCLUSIVE
