@@ -29,6 +29,7 @@ check: $(STAMP) ## lint, types, architecture
 
 simulate: $(STAMP) ## error rates and items of the decision rules, simulated at full size (docs/simulations.md)
 	$(BIN)/python benchmarks/decisions.py
+	$(BIN)/python -m pytest -m slow
 
 demo-items: $(STAMP) ## items that the sequential gate scores on the demo candidates, against the full run (README)
 	$(BIN)/python benchmarks/demo_items.py --seeds 20

@@ -67,7 +67,7 @@ def calibrate(
         except (CouldNotMeasure, DataError) as problem:
             results.append(SourceResult(stage=stage, source=source, noises=(), findings=(), problem=reason_of(problem)))
             continue
-        found = Calibrated(settings_digest=baseline.settings_digest, batch_size=batch_size, noises=noises)
+        found = Calibrated(batch_size=batch_size, noises=noises)
         noise_floor.keep(store, place, source, settings, found)
         rules = [r for r in loaded.rules if (r.stage, r.source) == (stage, source) and compares(r)]
         findings = tuple(_judged(rule, baseline, again, terms) for rule in rules)

@@ -10,15 +10,19 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from gate import metrics
 from gate.decide.items import ABSOLUTE
 from gate.decide.noise import FlipNoise, Noise, TokenNoise
-from gate.policy import Stage, split
-from gate.records import Rule
+from gate.decide.outlook import Floors
+from gate.policy import DomainStage, LmEvalStage, Stage, split
+from gate.records import Estimand, Rule, Severity
 from gate.stages import VERSIONS
 from gate.store import Store, stage_digest
 
 _KINDS: Mapping[str, type[FlipNoise] | type[TokenNoise]] = {"flips": FlipNoise, "tokens": TokenNoise}
 _NAMES = {kind: name for name, kind in _KINDS.items()}
+_SCORED_LATER = ("text_metrics", "judge")
+"""Settings of what is made of the answers, which change none of them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,11 +47,9 @@ class Calibrated:
     """The noise of one source.
 
     Attributes:
-        settings_digest: of the measurements behind it: the same settings on the same data (`Measurement`).
         batch_size: of the second run.
     """
 
-    settings_digest: str
     batch_size: int
     noises: tuple[Noise, ...]
 
@@ -62,14 +64,13 @@ def keep(store: Store, place: Place, source: str, settings: Stage, found: Calibr
         ArtifactError: the store cannot be written.
     """
     noises = [{"kind": _NAMES[type(noise)], **asdict(noise)} for noise in found.noises]
-    data = {"settings_digest": found.settings_digest, "batch_size": found.batch_size, "noises": noises}
-    store.put_calibration(_parts(place, source, settings), data)
+    store.put_calibration(_parts(place, source, settings), {"batch_size": found.batch_size, "noises": noises})
 
 
 def load(store: Store, place: Place, stages: Sequence[Stage]) -> Mapping[tuple[str, str], Calibrated]:
-    """(stage name, source) → its noise, for the sources that were calibrated with the same settings at this place.
+    """(stage name, source) → its noise, for the sources calibrated at this place with these settings and this data.
 
-    Data files may have changed since: compare `settings_digest` with a measurement's to be sure.
+    Data of the team's own counts by its content where the file is there; what an lm-eval task reads does not count.
     """
     found = {}
     for stage in stages:
@@ -80,24 +81,48 @@ def load(store: Store, place: Place, stages: Sequence[Stage]) -> Mapping[tuple[s
     return found
 
 
-def load_floors(store: Store, place: Place, stages: Sequence[Stage], rules: Sequence[Rule]) -> Mapping[str, float]:
-    """Source → f_AA, the share of its answers that change when nothing did: the largest of the metrics under a rule.
+def load_floors(store: Store, place: Place, stages: Sequence[Stage], rules: Sequence[Rule]) -> Floors:
+    """The share of a source's answers that change when nothing did: the largest of the metrics under a rule.
 
     Only rules that compare with the baseline count; sources that were not calibrated are absent, and so are corpora
     (their noise is no flip rate).
     """
-    floors: dict[str, float] = {}
+    floors: dict[tuple[str, str], float] = {}
     for (stage, source), calibrated in load(store, place, stages).items():
         judged = {r.metric for r in rules if (r.stage, r.source) == (stage, source) and r.bound.kind not in ABSOLUTE}
         rates = [n.flip_rate for n in calibrated.noises if isinstance(n, FlipNoise) and n.metric in judged]
         if rates:
-            floors[source] = max(floors.get(source, 0.0), *rates)
+            floors[stage, source] = max(rates)
     return floors
 
 
+def missing(store: Store, place: Place, stages: Sequence[Stage], rules: Sequence[Rule]) -> tuple[str, ...]:
+    """Sources that were not calibrated although a blocking rule compares their item scores with the baseline's."""
+    there, kinds = load(store, place, stages), {stage.name: stage for stage in stages}
+    return tuple(
+        dict.fromkeys(
+            r.source
+            for r in rules
+            if r.severity is Severity.BLOCKING
+            and r.bound.kind not in ABSOLUTE
+            and (r.stage, r.source) not in there
+            and _of_items(kinds.get(r.stage), r.metric)
+        )
+    )
+
+
+def _of_items(stage: Stage | None, metric: str) -> bool:
+    """Whether the metric is a mean over items; of an lm-eval task it is taken to be, which only the task knows."""
+    if isinstance(stage, DomainStage):
+        return metrics.DOMAIN[metric].estimand is Estimand.ITEM_MEAN
+    return isinstance(stage, LmEvalStage)
+
+
 def _parts(place: Place, source: str, settings: Stage) -> dict[str, str]:
-    # Without the data files, which a plan may not have yet: their content is in `Calibrated.settings_digest`.
-    digest = stage_digest(settings.model_dump(mode="json"), (), VERSIONS[settings.kind], place.base)
+    # Without what changes no answer: floors are of answers.  A plan may come before the data, a judge never does.
+    asked = settings.model_dump(mode="json", exclude=set(_SCORED_LATER))
+    data = [place.base / settings.data] if isinstance(settings, DomainStage) else []
+    digest = stage_digest(asked, [path for path in data if path.is_file()], VERSIONS[settings.kind], place.base)
     return {
         "effective_digest": place.effective_digest,
         "stage": settings.kind,
@@ -112,7 +137,6 @@ def _parts(place: Place, source: str, settings: Stage) -> dict[str, str]:
 def _calibrated(data: Mapping[str, Any]) -> Calibrated:
     noises = [dict(noise) for noise in data["noises"]]
     return Calibrated(
-        settings_digest=data["settings_digest"],
         batch_size=data["batch_size"],
         noises=tuple(_KINDS[noise.pop("kind")](**noise) for noise in noises),
     )

@@ -5,7 +5,7 @@ The order of things and the reasons for what was skipped live here; all I/O is i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -13,6 +13,7 @@ from typing import Protocol
 from gate import __version__, checkpoint, intake, noise_floor, policy, units
 from gate.backends import Checkpoint
 from gate.decide import combine, overall
+from gate.decide.outlook import Floors
 from gate.decide.terms import Terms, gate_wide
 from gate.decide.unjudged import could_not_measure
 from gate.errors import (
@@ -56,7 +57,7 @@ class Reporter(Protocol):
 
 
 class Refuse(Protocol):
-    def __call__(self, *, floors: Mapping[str, float]) -> None: ...
+    def __call__(self, *, floors: Floors) -> None: ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -126,7 +127,7 @@ class _Run:
         self.measurements: dict[str, list[Measurement]] = {}
         self.flips: list[Flip] = []
         self.notes: list[str] = []
-        self.floors: Mapping[str, float] = {}
+        self.floors: Floors = {}
         self.broken: dict[tuple[str, str], CouldNotMeasure] = {}
         self.quality: Quality | None = None
         names = [s.name for s in self.loaded.policy.stages]
@@ -199,6 +200,12 @@ class _Run:
             base=self.loaded.base,
         )
         self.floors = noise_floor.load_floors(self.services.store, place, self.loaded.policy.stages, self.loaded.rules)
+        unknown = noise_floor.missing(self.services.store, place, self.loaded.policy.stages, self.loaded.rules)
+        if unknown:
+            self._note(
+                f"the noise floor of {', '.join(unknown)} was not measured: even the same model changes some answers "
+                "when batch size or kernels change; gate calibrate measures it"
+            )
         if self.floors:
             self.request.refuse_hopeless(floors=self.floors)
 
@@ -264,7 +271,7 @@ class _Run:
         self.measurements[stage.name] = list(ended.measurements)
         self.flips += ended.flips[: MAX_FLIPS - len(self.flips)]
         for finding in ended.result.findings:
-            flips, floor = finding.counts.get("flip_rate"), self.floors.get(finding.rule.source)
+            flips, floor = finding.counts.get("flip_rate"), self.floors.get((finding.rule.stage, finding.rule.source))
             if flips is not None and floor is not None and floor > flips / 2 > 0:
                 self._note(
                     f"{finding.rule.id}: the baseline changes {floor:.1%} of its answers against itself, the candidate "

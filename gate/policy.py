@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
 
 from gate import units
+from gate.order import BLOCK_ITEMS
 from gate.policy_values import (
     Duration,
     Lost,
@@ -68,8 +69,10 @@ class RuleSettings(Strict):
         None, description="default: blocking; advisory for the judge's metrics"
     )
     scope: Annotated[Scope, Field(strict=False)] = Scope.BENCHMARK
-    max_items: Positive | None = Field(
-        None, description="items after which one last look is taken: half of the error is kept for it"
+    max_items: Annotated[int, Field(ge=BLOCK_ITEMS)] | None = Field(
+        None,
+        description="items after which one last look is taken, at least 32, which is one block: half of the error is "
+        "kept for it",
     )
     max_lost: Lost = Field(0, description="items that may be lost: a count or a percentage")
 
@@ -104,7 +107,7 @@ class RuleSettings(Strict):
 
 class StageSettings(Strict):
     name: Name
-    budget: Duration | None = Field(None, description="time limit of this stage, per role")
+    budget: Duration | None = Field(None, description="time limit of this stage, which both roles share")
 
 
 class Corpus(Strict):

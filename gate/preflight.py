@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from gate.decide.outlook import Floors
 from gate.decide.plan import Known, Plan, plan
 from gate.decide.speed import Speed
 from gate.errors import CouldNotMeasure, DataError, PolicyError, UsageError
@@ -23,7 +24,7 @@ def planned(
     *,
     items_per_second: float | None = None,
     tokens_per_second: float | None = None,
-    floors: Mapping[str, float] | None = None,
+    floors: Floors | None = None,
     flip_rates: Mapping[str, float] | None = None,
 ) -> Plan:
     """The plan of a policy with the local data counted.
@@ -31,7 +32,7 @@ def planned(
     Args:
         items_per_second: speed of the machine in benchmark items, for minutes; or
         tokens_per_second: in tokens of prompts and answers together.
-        floors: source → share of answers the baseline changed against itself; None when it was never calibrated.
+        floors: what `gate calibrate` found; None when it was never run.
         flip_rates: source → share of answers that earlier candidates changed.
 
     Raises:
@@ -46,7 +47,7 @@ def planned(
     return plan(loaded.policy, loaded.rules, sizes, known)
 
 
-def refuse_hopeless(loaded: LoadedPolicy, *, floors: Mapping[str, float] | None = None) -> None:
+def refuse_hopeless(loaded: LoadedPolicy, *, floors: Floors | None = None) -> None:
     """Raises PolicyError for blocking rules that no candidate could pass, however good: no surprise after an hour."""
     problems = planned(loaded, floors=floors).problems
     if problems:

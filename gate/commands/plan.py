@@ -5,7 +5,6 @@ Parses arguments and prints; plans nothing itself.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +13,7 @@ import typer
 from gate.errors import ExitCode
 
 if TYPE_CHECKING:
+    from gate.decide.outlook import Floors
     from gate.policy_file import LoadedPolicy
 
 
@@ -47,9 +47,7 @@ def plan(
     raise typer.Exit(ExitCode.USAGE if result.problems else ExitCode.PASS)
 
 
-def _floors(
-    loaded: LoadedPolicy, baseline: str, backend: str, device: str | None, store: Path | None
-) -> Mapping[str, float]:
+def _floors(loaded: LoadedPolicy, baseline: str, backend: str, device: str | None, store: Path | None) -> Floors:
     from gate import checkpoint, environment
     from gate.noise_floor import Place, load_floors
     from gate.records import Role

@@ -5,10 +5,14 @@ Pure: no I/O, no model, no data.  Judges no checkpoint; a number that is not kno
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from gate.decide import power
 from gate.records import BoundKind, Estimand, Rule
+
+Floors = Mapping[tuple[str, str], float]
+"""(stage, source) → share of answers that the baseline changed against itself (`gate calibrate`)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,7 +39,8 @@ class Outlook:
 
     Attributes:
         unit: what is counted: `items`, `documents`, `timing blocks` or `runs`.
-        available: how many there are; `n`: how many the policy uses.
+        available: how many there are; `n`: how many the policy uses; `cap`: after how many of these a last look ends
+            it (`max_items`).
         expected: how many of those n are needed.
         smallest: smallest harm told from none at 80 % power where the verdict shall hold for tasks (texts) like
             these, as a rate (drop in accuracy, increase).
@@ -62,6 +67,12 @@ class Outlook:
     spread: float | None = None
     warnings: tuple[str, ...] = ()
     problem: str | None = None
+    cap: int | None = None
+
+    @property
+    def most(self) -> int | None:
+        """How many are measured if nothing settles it earlier."""
+        return self.n if self.cap is None else self.cap
 
 
 def over_blocks(rule: Rule, *, estimand: Estimand, blocks: int, confidence: float) -> Outlook:

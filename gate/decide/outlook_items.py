@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
-from gate.decide import power
+from gate.decide import last_look, power
 from gate.decide.outlook import Expected, Outlook, chance_of, points, written
 from gate.decide.stoppable import FLIP_RATES, WORTH_LOOKING_EARLY
 from gate.order import BLOCK_ITEMS
@@ -63,7 +63,8 @@ def over_items(rule: Rule, items: Items, *, item_mean: bool, confidence: float, 
     if rule.bound.kind in (BoundKind.MAX_DROP, BoundKind.MIN_RETAINED):
         return _paired(rule, items, confidence, n_blocking)
     if rule.bound.kind in (BoundKind.MAX, BoundKind.MIN) and 0 <= rule.bound.value <= 1:
-        return _in_benchmark(rule, items) if rule.scope is Scope.BENCHMARK else _absolute(rule, items, confidence)
+        judged = _in_benchmark if rule.scope is Scope.BENCHMARK else _absolute
+        return judged(rule, items, confidence)
     return plain("Compares the candidate's own value: what it can see is known after the run.")
 
 
@@ -94,30 +95,91 @@ def _paired(rule: Rule, items: Items, confidence: float, n_blocking: int) -> Out
         says = f"Items not counted yet: from {needed:,} on a lossless candidate passes in at least 80% of cases."
         return Outlook(unit="items", available=items.available, n=n, says=says, needed=needed)
     early = in_benchmark or _stops_early(items, n, allowed, confidence)
+    cap = _cap(rule, n) if early else None
+    end = cap or n
     if in_benchmark:
-        room = math.floor(_room(rule) * round(baseline * n))
-        odds = power.full_run_pass(n=n, flip_rate=flips, allowed=room) if room >= 1 else 0.0
+        room = _room(rule) * round(baseline * n)
+        full_run = power.full_run_pass(n=n, flip_rate=flips, allowed=math.floor(room)) if room >= 1 else 0.0
+        odds = full_run if cap is None else min(full_run, _odds_at_cap(cap, n, flips, room, confidence))
+        problem = _finer(rule, items) or _hidden(rule, items, confidence)
     else:
-        level = small_sample(_half(confidence) if early else confidence, n)
-        odds = power.lossless_pass(n=n, flip_rate=flips, drop=allowed, confidence=level)
-    problem = _finer(rule, items) if in_benchmark else _unreachable(rule, n, confidence)
+        level = _half(confidence) if early else confidence
+        odds = power.lossless_pass(n=end, flip_rate=flips, drop=allowed, confidence=small_sample(level, end))
+        problem = _unreachable(rule, end, level, capped=cap is not None)
     found = Outlook(
         unit="items",
         available=items.available,
         n=n,
-        expected=_expected(rule, items, n, allowed, confidence if in_benchmark else _half(confidence), n_blocking)
+        expected=_expected(
+            rule, items, end, allowed, confidence if in_benchmark and cap is None else _half(confidence), n_blocking
+        )
         if early
         else Expected(lossless=n, half=n, twice=n),
         flip_rate=flips,
-        smallest=power.smallest_drop(n=n, flip_rate=flips, confidence=confidence),
+        smallest=power.smallest_drop(n=n if in_benchmark else end, flip_rate=flips, confidence=confidence),
         odds=odds,
         needed=needed,
-        says="",
+        says=_said_of(cap),
         problem=problem or _inside_floor(rule, items, n, confidence),
+        cap=cap,
     )
     if found.problem is not None:
         return found
-    return replace(found, warnings=(*_weak(rule, items, found, n, allowed), *_near_chance(rule, items)))
+    if in_benchmark:
+        weak = tuple(_weak(rule, items, replace(found, odds=full_run), n, allowed))
+    else:
+        weak = () if cap else tuple(_weak(rule, items, found, n, allowed))
+    return replace(found, warnings=(*weak, *_weak_at_cap(rule, found), *_near_chance(rule, items)))
+
+
+def _odds_at_cap(cap: int, n: int, flip_rate: float, room: Fraction, confidence: float) -> float:
+    alpha = 1 - _half(confidence)
+    return last_look.lossless_pass(n=cap, population=n, flip_rate=flip_rate, room=room, alpha=alpha)
+
+
+def _cap(rule: Rule, n: int) -> int | None:
+    """Items after which the last look is taken, where that is before the last item."""
+    return rule.max_items if rule.max_items is not None and rule.max_items < n else None
+
+
+def _said_of(cap: int | None) -> str:
+    if cap is None:
+        return ""
+    return (
+        f"What is not settled by {cap:,} items (max_items) gets a last look there, for which half of the error is kept."
+    )
+
+
+def _hidden(rule: Rule, items: Items, confidence: float) -> str | None:
+    """Why a benchmark cannot be passed at `max_items`, since the items not asked could hide too many losses, or None.
+
+    For a share retained, and an absolute rate, the best case: a baseline that gets everything right.
+    """
+    n = items.n
+    cap = None if n is None else _cap(rule, n)
+    if n is None or cap is None:
+        return None
+    room, alpha = _room(rule) * n, 1 - _half(confidence)
+    if last_look.can_pass(n=cap, population=n, room=room, alpha=alpha):
+        return None
+    fewest = last_look.fewest_items(population=n, room=room, alpha=alpha)
+    return (
+        f"{written(rule)} cannot pass with max_items: {cap} of {n:,} items: even with not one answer changed among "
+        f"them, the others could hide {math.floor(room) + 1:,} lost ones; use max_items: {fewest} or more, leave it "
+        "out, or loosen the bound"
+    )
+
+
+def _weak_at_cap(rule: Rule, found: Outlook) -> Iterator[str]:
+    """Said where a lossless candidate would too often end inconclusive at `max_items`."""
+    odds, flips = found.odds or 0.0, found.flip_rate or 0.0
+    if found.cap is None or odds >= power.POWER:
+        return
+    yield (
+        f"{rule.source}: with max_items: {found.cap} of {found.n:,} items a lossless candidate passes {written(rule)} "
+        f"by the last look in {chance_of(odds)} of cases only (at {flips:.0%} flips), and is inconclusive else. Raise "
+        "max_items, or leave it out."
+    )
 
 
 def _room(rule: Rule) -> Fraction:
@@ -139,16 +201,17 @@ def _stops_early(items: Items, n: int, allowed: float, confidence: float) -> boo
     return power.lossless_pass(n=n, flip_rate=flips, drop=allowed, confidence=level) >= WORTH_LOOKING_EARLY
 
 
-def _expected(rule: Rule, items: Items, n: int, allowed: float, confidence: float, n_blocking: int) -> Expected:
-    """In whole blocks.  A REGRESSION of a blocking rule is proven at α over the number of blocking rules."""
-    alpha, there = 1 - confidence, n if rule.scope is Scope.BENCHMARK else math.inf
+def _expected(rule: Rule, items: Items, most: int, allowed: float, confidence: float, n_blocking: int) -> Expected:
+    """In whole blocks, `most` at most.  A REGRESSION of a blocking rule is proven at α over the number of these."""
+    there = float(items.n or most) if rule.scope is Scope.BENCHMARK else math.inf
+    alpha = 1 - confidence
     fail_alpha = alpha / (n_blocking if rule.severity is Severity.BLOCKING else 1)
 
     def at(multiple: float, level: float) -> int:
         count = power.expected_items(
             n=there, flip_rate=items.flip_rate, drop_rate=multiple * allowed, bound=allowed, alpha=level
         )
-        return min(n, math.ceil(count / BLOCK_ITEMS) * BLOCK_ITEMS)
+        return min(most, math.ceil(count / BLOCK_ITEMS) * BLOCK_ITEMS)
 
     return Expected(lossless=at(0, alpha), half=at(0.5, alpha), twice=at(2, fail_alpha))
 
@@ -248,8 +311,11 @@ def _finer(rule: Rule, items: Items) -> str | None:
     )
 
 
-def _unreachable(rule: Rule, n: int, confidence: float) -> str | None:
-    """Why in population scope even a candidate that changes no answer could not pass, or None."""
+def _unreachable(rule: Rule, n: int, confidence: float, *, capped: bool) -> str | None:
+    """Why in population scope even a candidate that changes no answer could not pass, or None.
+
+    `capped`: the n items are those up to `max_items`.
+    """
     reach = power.reach(n=n, level=small_sample(confidence, n))
     drop_rule = rule.bound.kind is BoundKind.MAX_DROP
     # for a share retained, the best case: a baseline that gets everything right
@@ -257,24 +323,28 @@ def _unreachable(rule: Rule, n: int, confidence: float) -> str | None:
     if reach <= allowed:
         return None
     fewest = power.items_to_pass(drop=allowed, confidence=confidence)
-    advice = f"use at least {fewest:,} items" if fewest else "no number of items is enough"
+    given = f"max_items: {n}" if capped else f"{n:,} items"
+    more = f"max_items: {fewest} or more" if capped else f"at least {fewest or 0:,} items"
+    advice = f"use {more}" if fewest else "no number of items is enough"
     tightest = f"max_drop: {points(reach)}" if drop_rule else f"min_retained: {1 - reach:.1%}"
     return (
-        f"{written(rule)} cannot pass with {n:,} items in population scope: even with not one answer changed, a drop "
+        f"{written(rule)} cannot pass with {given} in population scope: even with not one answer changed, a drop "
         f"of {points(reach)} cannot be ruled out; {advice}, scope: benchmark, or a looser bound ({tightest} is the "
         "tightest)"
     )
 
 
-def _in_benchmark(rule: Rule, items: Items) -> Outlook:
+def _in_benchmark(rule: Rule, items: Items, confidence: float) -> Outlook:
     """An absolute rate over the sample: a count of items."""
-    says, problem = "Items not counted yet.", _finer(rule, items)
+    says, problem, cap = "Items not counted yet.", _finer(rule, items) or _hidden(rule, items, confidence), None
     if items.n is not None:
+        cap = _cap(rule, items.n)
         allowed = math.floor(_room(rule) * items.n)
         says = f"Passes with at most {allowed:,} of {items.n:,}, over all of them."
         if rule.bound.kind is BoundKind.MIN:
             says = f"Passes with at least {items.n - allowed:,} of {items.n:,}, over all of them."
-    return Outlook(unit="items", available=items.available, n=items.n, says=says, problem=problem)
+        says = f"{says} {_said_of(cap)}".rstrip()
+    return Outlook(unit="items", available=items.available, n=items.n, says=says, problem=problem, cap=cap)
 
 
 def _absolute(rule: Rule, items: Items, confidence: float) -> Outlook:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 
 from gate import metrics, units
-from gate.decide.outlook import Outlook, over_blocks, written
+from gate.decide.outlook import Floors, Outlook, over_blocks, written
 from gate.decide.outlook_documents import over_documents
 from gate.decide.outlook_items import Items, over_items, scores_to_see
 from gate.decide.power import SMALLEST_FLIP_RATE
@@ -24,16 +24,16 @@ from gate.task_catalog import AXES, TaskFacts, facts, tokens_per_item
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Known:
-    """What is known besides the counts; every mapping is from a source, and may lack any.
+    """What is known besides the counts; every mapping may lack any source.
 
     Attributes:
-        flip_rates: share of answers that earlier candidates changed.
-        floors: share of answers that the baseline changed against itself (`gate calibrate`); None: never calibrated.
-        tokens: tokens of one item, prompt and answer, of the team's own data.
+        flip_rates: source → share of answers that earlier candidates changed.
+        floors: (stage, source) → share of answers that the baseline changed against itself; None: never calibrated.
+        tokens: source → tokens of one item, prompt and answer, of the team's own data.
     """
 
     flip_rates: Mapping[str, float] = field(default_factory=dict)
-    floors: Mapping[str, float] | None = None
+    floors: Floors | None = None
     tokens: Mapping[str, float] = field(default_factory=dict)
     speed: Speed = UNKNOWN
 
@@ -138,7 +138,7 @@ def _row(rule: Rule, stage: Stage, sizes: Mapping[str, int], known: Known, confi
             task = next(t for t in stage.tasks if t.task == rule.source)
             fact = facts(task.task)
             axis = fact.axis if fact else None
-            items = _task_items(task, fact, sizes.get(task.task), known)
+            items = _task_items(stage.name, task, fact, sizes.get(task.task), known)
             outlook = over_items(rule, items, item_mean=True, confidence=confidence, n_blocking=n_blocking)
             once = tokens_per_item(task.task, task.fewshot)
             tokens = tokens if once is None else once * task.epochs.of(Role.CANDIDATE)
@@ -151,7 +151,7 @@ def _row(rule: Rule, stage: Stage, sizes: Mapping[str, int], known: Known, confi
             estimand = metrics.PROFILE[rule.metric].estimand
             outlook = over_blocks(rule, estimand=estimand, blocks=stage.blocks, confidence=confidence)
             one_item, tokens = False, None
-    few, most = (_first(outlook), outlook.n) if one_item else (1, 1)
+    few, most = (_first(outlook), outlook.most) if one_item else (1, 1)
     return Row(
         rule=rule,
         kind=stage.kind,
@@ -163,8 +163,8 @@ def _row(rule: Rule, stage: Stage, sizes: Mapping[str, int], known: Known, confi
 
 
 def _first(outlook: Outlook) -> int | None:
-    """Items for a lossless candidate: all of them where nothing is known that ends the rule earlier."""
-    return outlook.n if outlook.expected is None else outlook.expected.lossless
+    """Items for a lossless candidate: the most where nothing is known that ends the rule earlier."""
+    return outlook.most if outlook.expected is None else outlook.expected.lossless
 
 
 def _minutes(speed: Speed, items: int | None, tokens: float | None, of_items: bool) -> float | None:
@@ -173,7 +173,7 @@ def _minutes(speed: Speed, items: int | None, tokens: float | None, of_items: bo
     return speed.minutes(items=items, tokens_per_item=tokens)
 
 
-def _task_items(task: Task, fact: TaskFacts | None, counted: int | None, known: Known) -> Items:
+def _task_items(stage: str, task: Task, fact: TaskFacts | None, counted: int | None, known: Known) -> Items:
     available = counted if counted is not None or fact is None else fact.items
     kind = fact.kind if fact else "generate"
     return Items(
@@ -181,8 +181,8 @@ def _task_items(task: Task, fact: TaskFacts | None, counted: int | None, known: 
         available=available,
         n=None if available is None else sample_size(task.sample, available),
         grouped=fact is not None and fact.grouped,
-        flip_rate=_flip_rate(task.task, "sampled" if task.temperature > 0 else kind, known),
-        floor=(known.floors or {}).get(task.task),
+        flip_rate=_flip_rate((stage, task.task), "sampled" if task.temperature > 0 else kind, known),
+        floor=(known.floors or {}).get((stage, task.task)),
         chance=fact.chance if fact else None,
     )
 
@@ -194,15 +194,15 @@ def _domain_items(stage: DomainStage, counted: int | None, known: Known) -> Item
         available=counted,
         n=None if counted is None else sample_size(stage.sample, counted),
         grouped=False,
-        flip_rate=_flip_rate(stage.name, "sampled" if stage.temperature > 0 else kind, known),
-        floor=(known.floors or {}).get(stage.name),
+        flip_rate=_flip_rate((stage.name, stage.name), "sampled" if stage.temperature > 0 else kind, known),
+        floor=(known.floors or {}).get((stage.name, stage.name)),
         chance=None,
     )
 
 
-def _flip_rate(source: str, kind: str, known: Known) -> float:
+def _flip_rate(source: tuple[str, str], kind: str, known: Known) -> float:
     """Measured where it was, else assumed; never below what the baseline changes against itself."""
-    rate = known.flip_rates.get(source, FLIP_RATES[kind])
+    rate = known.flip_rates.get(source[1], FLIP_RATES[kind])
     return min(max(rate, (known.floors or {}).get(source, 0.0), SMALLEST_FLIP_RATE), 1 - SMALLEST_FLIP_RATE)
 
 
@@ -214,8 +214,9 @@ def _load(rows: tuple[Row, ...]) -> Load | None:
     for _, group in groupby(counted, key=lambda row: (row.rule.stage, row.rule.source)):
         found = list(group)
         deciding = [r for r in found if r.rule.severity is Severity.BLOCKING and r.rule.by is None]
+        longest = max(deciding or found, key=lambda r: r.outlook.most or 0)
+        most.append((longest.outlook.most or 0, longest.most_minutes))
         row = max(deciding, key=lambda r: _first(r.outlook) or 0, default=None)
-        most.append((found[0].outlook.n or 0, found[0].most_minutes))
         few.append(most[-1] if row is None else (_first(row.outlook) or 0, row.minutes))
     if not counted:
         return None
@@ -271,8 +272,8 @@ def _uncounted(policy: Policy, rows: tuple[Row, ...]) -> Iterator[str]:
 def _uncalibrated(rows: tuple[Row, ...], known: Known) -> Iterator[str]:
     """Once for the whole policy."""
     floors = known.floors or {}
-    asked = dict.fromkeys(r.rule.source for r in rows if r.outlook.flip_rate is not None)
-    missing = [source for source in asked if source not in floors]
+    asked = [(r.rule.stage, r.rule.source) for r in rows if r.outlook.flip_rate is not None]
+    missing = list(dict.fromkeys(source for stage, source in asked if (stage, source) not in floors))
     if missing:
         where = "" if known.floors is None else f" of {', '.join(missing)}"
         yield (

@@ -52,7 +52,7 @@ def lossless_pass(*, n: int, flip_rate: float, drop: float, confidence: float) -
     `confidence` is the level of the test itself (`stats.quantiles.small_sample` lowers α at small n).
     """
     critical = z(confidence)
-    return _enumerated(n, flip_rate, lambda flips: _most_lost(flips, n, drop, critical))
+    return enumerated(n, flip_rate, lambda flips: most_lost(flips, n, drop, critical))
 
 
 def full_run_pass(*, n: int, flip_rate: float, allowed: int) -> float:
@@ -60,15 +60,20 @@ def full_run_pass(*, n: int, flip_rate: float, allowed: int) -> float:
 
     That is how often it passes in benchmark scope: flips as for `lossless_pass`, compared as integers.
     """
-    return _enumerated(n, flip_rate, lambda flips: min((allowed + flips) // 2, flips))
+    return enumerated(n, flip_rate, lambda flips: min((allowed + flips) // 2, flips))
 
 
-def _enumerated(n: int, flip_rate: float, most_lost: Callable[[int], int]) -> float:
-    """P(lost ≤ `most_lost(flips)`), over the numbers of flips within six sd of their mean; −1 stands for never."""
+def likely_flips(n: int, flip_rate: float) -> range:
+    """Numbers of flips among n items within six sd of their mean."""
     spread = 6 * math.sqrt(n * flip_rate * (1 - flip_rate)) + 6
+    return range(max(0, math.floor(n * flip_rate - spread)), min(n, math.ceil(n * flip_rate + spread)) + 1)
+
+
+def enumerated(n: int, flip_rate: float, largest_lost: Callable[[int], int]) -> float:
+    """P(lost ≤ `largest_lost(flips)`) over the likely flips, each lost with probability ½; −1 stands for never."""
     total = 0.0
-    for flips in range(max(0, math.floor(n * flip_rate - spread)), min(n, math.ceil(n * flip_rate + spread)) + 1):
-        most = most_lost(flips)
+    for flips in likely_flips(n, flip_rate):
+        most = largest_lost(flips)
         if most >= 0:
             total += math.exp(_log_binomial(n, flips, flip_rate)) * _half_binomial_cdf(flips, most)
     return min(total, 1.0)
@@ -98,8 +103,11 @@ def items_to_keep(*, drop: float, flip_rate: float) -> int:
     return math.ceil(max(flip_rate * (z(POWER) / drop) ** 2, 1 / drop))
 
 
-def _most_lost(flips: int, n: int, drop: float, critical: float) -> int:
-    """Largest number of lost items among `flips` that still passes, −1 for none; passing is monotone in it."""
+def most_lost(flips: int, n: int, drop: float, critical: float) -> int:
+    """Largest number of lost items among `flips` whose score against `drop` reaches `critical`, −1 for none.
+
+    The score falls with every item lost.
+    """
     low, high = -1, flips
     while low < high:
         lost = (low + high + 1) // 2

@@ -77,6 +77,13 @@ class ResultsFile:
     def model(self) -> str:
         return str(self.document.get("model_name") or self.section("config").get("model") or "an unnamed model")
 
+    @property
+    def loaded(self) -> tuple[str, str] | None:
+        """The kind of model and how it was loaded, as lm-eval was told; None where the file does not say."""
+        config = self.section("config")
+        arguments = config.get("model_args")
+        return (str(config.get("model")), json.dumps(arguments, sort_keys=True, default=str)) if arguments else None
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Evaluated:

@@ -298,6 +298,9 @@ def _remarks(settings: Task, sides: Sequence[_Side]) -> Iterator[str]:
     versions = {str(side.file.document.get("lm_eval_version")) for side in sides}
     if len(versions) > 1:
         yield f"{settings.task}: evaluated by different versions of lm-eval: {', '.join(sorted(versions))}"
+    files = [side.file for side in sides]
+    if files[0].loaded is not None and files[0].loaded == files[1].loaded:
+        yield f"both folders name the same model ({files[0].model}): an A/A comparison, or the wrong folder"
 
 
 def same_evaluation(left: ResultsFile, right: ResultsFile) -> bool:

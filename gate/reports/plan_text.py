@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterator
-from itertools import groupby
+from itertools import groupby, zip_longest
 
 from gate.decide.outlook import chance_of, points
 from gate.decide.outlook_documents import TYPICAL_INCREASE
@@ -82,19 +82,18 @@ def _row(row: Row, rule_width: int, widths: list[int], timed: bool) -> Iterator[
     names = textwrap.wrap(f"{source}{rule.metric}{selected}", rule_width - 1, break_on_hyphens=False)
     names += textwrap.wrap(f"  {rule.bound.kind} {rule.bound.text}{advisory}", rule_width - 1, subsequent_indent="  ")
     cells = [
-        _short(outlook.n),
+        _short(outlook.most),
         *(_short(n) for n in ((needed.lossless, needed.half, needed.twice) if needed else (None, None, None))),
         MISSING if outlook.smallest is None else points(outlook.smallest),
         MISSING if outlook.odds is None else _share(outlook.odds),
         *([_minutes(row.minutes)] if timed else []),
     ]
     part = outlook.n is not None and outlook.available is not None and outlook.n < outlook.available
-    below = [f"of {_short(outlook.available)}"] if part else []
-    for number, name in enumerate(names):
-        first, second = number == 0, number == 1
-        yield _line(
-            [name, rule.scope if first else ""], cells if first else below if second else [], rule_width, widths
-        )
+    below = [f"of {_short(outlook.n)}"] if outlook.cap is not None else []
+    below += [f"of {_short(outlook.available)}"] if part else []
+    yield _line([names[0], rule.scope], cells, rule_width, widths)
+    for name, amount in zip_longest(names[1:], below, fillvalue=""):
+        yield _line([name, ""], [amount], rule_width, widths)
     if outlook.says:
         yield from _wrapped(f"      {outlook.says}", "      ")
 

@@ -13,7 +13,7 @@ import typer
 from gate import checkpoint, environment
 from gate.commands.calibrate import calibrate
 from gate.errors import CouldNotMeasure, UsageError
-from gate.noise_floor import Place, load, load_floors
+from gate.noise_floor import Place, load_floors, missing
 from gate.policy_file import load_policy
 from gate.records import Role
 from gate.store import Store
@@ -84,11 +84,9 @@ def test_noise_is_measured_and_kept_for_plan_and_judge(world: World) -> None:
     assert 0.005 < accuracy["flip_rate"] < 0.05
     loaded, store = load_policy(policy), Store(world.root / "store")
     floors = load_floors(store, place(world, policy), loaded.policy.stages, loaded.rules)
-    assert floors["fraud"] == accuracy["flip_rate"]
-    assert floors.keys() == {"sums", "fraud"}
-    kept = load(store, place(world, policy), loaded.policy.stages)
-    (entry,) = (e for e in store.list() if e.measurement.source == "fraud")
-    assert kept["fraud", "fraud"].settings_digest == entry.measurement.settings_digest
+    assert floors["fraud", "fraud"] == accuracy["flip_rate"]
+    assert floors.keys() == {("capability", "sums"), ("fraud", "fraud")}
+    assert missing(store, place(world, policy), loaded.policy.stages, loaded.rules) == ()
 
 
 def test_another_batch_size_finds_other_noise_and_the_stored_baseline_is_used(world: World) -> None:
@@ -112,7 +110,7 @@ def test_a_baseline_that_regresses_against_itself_could_not_be_measured(
     assert "max_drop 5pp: REGRESSION" in " ".join(capsys.readouterr().out.split())
     loaded = load_policy(policy)
     floors = load_floors(Store(world.root / "store"), place(world, policy), loaded.policy.stages, loaded.rules)
-    assert 0.2 < floors["fraud"] < 0.4  # what is known is kept: plan can refuse the bound
+    assert 0.2 < floors["fraud", "fraud"] < 0.4  # what is known is kept: plan can refuse the bound
 
 
 def test_a_worker_that_dies_is_said_and_the_other_sources_go_on(world: World) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
 from lm_eval.tasks import TaskManager
 
 from gate.stages import harness_index, harness_tasks
@@ -19,7 +18,6 @@ NAMES = [
 ]
 
 
-@pytest.mark.slow
 def test_the_same_tasks_as_by_the_full_index() -> None:
     full = TaskManager().task_index
     for name in NAMES:

@@ -128,7 +128,6 @@ def test_free_looks_from_few_documents_are_worse() -> None:
     assert found["PASS"] > 0.12
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("skewed", [False, True])
 def test_planned_looks_at_full_size(skewed: bool) -> None:
     found = _errors(

@@ -20,7 +20,7 @@ from gate.decide.noise import FlipNoise, TokenNoise, noise
 from gate.decide.terms import gate_wide
 from gate.errors import BudgetExceeded, CouldNotMeasure, UsageError, WorkerError
 from gate.metrics import DOMAIN, PERPLEXITY
-from gate.noise_floor import Calibrated, Place, keep, load, load_floors
+from gate.noise_floor import Calibrated, Place, keep, load, load_floors, missing
 from gate.policy_file import LoadedPolicy, load_policy
 from gate.records import Bound, BoundKind, Measurement, Role, Scope, Status
 from gate.store import Store
@@ -156,7 +156,7 @@ def flip_noise(rate: float, metric: str = "accuracy") -> FlipNoise:
 
 
 def calibrated(*noises: FlipNoise | TokenNoise) -> Calibrated:
-    return Calibrated(settings_digest="d" * 64, batch_size=4, noises=noises)
+    return Calibrated(batch_size=4, noises=noises)
 
 
 class TestKept:
@@ -194,6 +194,24 @@ class TestKept:
         assert load(store, place, loaded(tmp_path, stricter).policy.stages)
         assert not load(store, place, loaded(tmp_path, {**DOMAIN_STAGE, "match": "contains"}).policy.stages)
 
+    def test_what_changes_no_answer_does_not_count(self, tmp_path: Path, store: Store, place: Place) -> None:
+        (stage,) = loaded(tmp_path).policy.stages
+        keep(store, place, "fraud", stage, calibrated(flip_noise(0.03)))
+        rouge = {"metric": "rouge_l", "min_retained": "90%", "severity": "advisory"}
+        asks_more = loaded(tmp_path, {**DOMAIN_STAGE, "rules": [*DOMAIN_STAGE["rules"], rouge]})
+        assert load_floors(store, place, asks_more.policy.stages, asks_more.rules) == {("fraud", "fraud"): 0.03}
+        judge_of = {"url": "http://localhost:1", "model": "m", "rubric": "r"}
+        assert load(store, place, loaded(tmp_path, {**DOMAIN_STAGE, "judge": judge_of}).policy.stages)
+
+    def test_other_data_has_its_own(self, tmp_path: Path, store: Store, place: Place) -> None:
+        (stage,) = loaded(tmp_path).policy.stages
+        data = tmp_path / "fraud.jsonl"
+        data.write_text("first\n")
+        keep(store, place, "fraud", stage, calibrated(flip_noise(0.03)))
+        assert load(store, place, [stage])
+        data.write_text("second\n")
+        assert load(store, place, [stage]) == {}
+
     def test_a_broken_one_is_noted_and_not_used(self, tmp_path: Path, store: Store, place: Place) -> None:
         (stage,) = loaded(tmp_path).policy.stages
         keep(store, place, "fraud", stage, calibrated(flip_noise(0.03)))
@@ -224,12 +242,37 @@ class TestFloors:
         (stage,) = found.policy.stages
         noises = flip_noise(0.01), flip_noise(0.02, "rouge_l"), flip_noise(0.5, "empty_rate")
         keep(store, place, "fraud", stage, calibrated(*noises))
-        assert load_floors(store, place, found.policy.stages, found.rules) == {"fraud": 0.02}
+        assert load_floors(store, place, found.policy.stages, found.rules) == {("fraud", "fraud"): 0.02}
 
     def test_what_was_not_calibrated_has_none(self, tmp_path: Path, store: Store, place: Place) -> None:
         found = loaded(tmp_path, DOMAIN_STAGE, {**DOMAIN_STAGE, "name": "other", "match": "numeric"})
         keep(store, place, "other", found.policy.stages[1], calibrated(flip_noise(0.0)))
-        assert load_floors(store, place, found.policy.stages, found.rules) == {"other": 0.0}
+        assert load_floors(store, place, found.policy.stages, found.rules) == {("other", "other"): 0.0}
+
+    def test_the_same_task_in_two_stages(self, tmp_path: Path, store: Store, place: Place) -> None:
+        tasks = [{"task": "quiz", "fewshot": n, "rules": [{"metric": "acc", "max_drop": "3pp"}]} for n in (0, 5)]
+        found = loaded(tmp_path, *({"kind": "lm_eval", "name": f"s{i}", "tasks": [t]} for i, t in enumerate(tasks)))
+        for stage, rate in zip(found.policy.stages, (0.01, 0.2), strict=True):
+            keep(store, place, "quiz", stage, calibrated(flip_noise(rate, "acc")))
+        floors = load_floors(store, place, found.policy.stages, found.rules)
+        assert floors == {("s0", "quiz"): 0.01, ("s1", "quiz"): 0.2}
+
+    def test_missing_are_sources_that_a_blocking_rule_compares(
+        self, tmp_path: Path, store: Store, place: Place
+    ) -> None:
+        drop = {"metric": "accuracy", "max_drop": "3pp"}
+        of = {
+            "plain": drop,
+            "advisory": {**drop, "severity": "advisory"},
+            "absolute": {"metric": "accuracy", "min": 0.5},
+            "whole": {"metric": "macro_f1", "max_drop": "3pp"},
+        }
+        task = {"task": "quiz", "rules": [{"metric": "acc", "max_drop": "3pp"}]}
+        stages = [{**DOMAIN_STAGE, "name": name, "rules": [r]} for name, r in of.items()]
+        found = loaded(tmp_path, *stages, {"kind": "lm_eval", "name": "cap", "tasks": [task]}, PROFILE_STAGE)
+        assert missing(store, place, found.policy.stages, found.rules) == ("plain", "quiz")
+        keep(store, place, "quiz", found.policy.stages[4], calibrated(flip_noise(0.0, "acc")))
+        assert missing(store, place, found.policy.stages, found.rules) == ("plain",)
 
 
 # -- the A/A run ------------------------------------------------------------------------------------------
@@ -265,7 +308,7 @@ class TestRun:
         (result,) = results
         assert [str(f.status) for f in result.findings] == ["PASS"]
         found = loaded(place.base)
-        assert load_floors(store, place, found.policy.stages, found.rules) == {"fraud": 0.009}
+        assert load_floors(store, place, found.policy.stages, found.rules) == {("fraud", "fraud"): 0.009}
 
     def test_a_regression_against_itself_is_said_and_its_noise_is_kept(self, store: Store, place: Place) -> None:
         results = self.run(store, place, scripted(mixed(both=700, lost=200, gained=10, neither=90)))
@@ -273,7 +316,7 @@ class TestRun:
         assert said.startswith("the baseline is a REGRESSION against itself under fraud.accuracy.max_drop: ")
         assert "too noisy" in said
         found = loaded(place.base)
-        assert load_floors(store, place, found.policy.stages, found.rules) == {"fraud": 0.21}
+        assert load_floors(store, place, found.policy.stages, found.rules) == {("fraud", "fraud"): 0.21}
 
     def test_an_advisory_rule_changes_nothing(self, store: Store, place: Place) -> None:
         rules = [{"metric": "accuracy", "max_drop": drop} for drop in ("3pp", "50pp")]

@@ -77,6 +77,23 @@ def test_a_drop_beyond_the_bound_is_a_regression_whose_flips_are_told(tmp_path: 
     assert "org/base" in notes(outcome)
 
 
+def test_one_model_in_both_folders_is_noted(tmp_path: Path) -> None:
+    def loaded_as(baseline: Any, candidate: Any) -> Outcome:
+        def config(arguments: Any) -> dict[str, Any]:
+            return {"model": "hf", "model_args": arguments, "limit": None, "fewshot_seed": 1234}
+
+        base = write(tmp_path / "base", {"quiz": rows(BASE)}, config=config(baseline))
+        cand = write(tmp_path / "cand", {"quiz": rows(GOOD)}, date="2026-11-22T12-00-00", config=config(candidate))
+        return decide(tmp_path, base, cand)
+
+    said = "both folders name the same model (org/model): an A/A comparison, or the wrong folder"
+    assert notes(loaded_as("pretrained=m", "pretrained=m")).count(said) == 1
+    assert said in notes(loaded_as({"pretrained": "m", "dtype": "auto"}, {"dtype": "auto", "pretrained": "m"}))
+    for other in ("pretrained=m,load_in_4bit=True", None):
+        assert said not in notes(loaded_as("pretrained=m", other))
+    assert said not in notes(loaded_as(None, None))
+
+
 def test_repeated_documents_are_items_of_their_own(tmp_path: Path) -> None:
     doubled = [[{**r, "doc_hash": log[0]["doc_hash"], "prompt_hash": log[0]["prompt_hash"]} for r in log] for log in (
         rows([1, 0, 1] * 20), rows([1, 0, 0] * 20))]  # fmt: skip

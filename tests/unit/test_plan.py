@@ -44,6 +44,11 @@ def perplexity(corpus: dict[str, Any], **rule: Any) -> dict[str, Any]:
     return {"kind": "perplexity", "name": "sanity", "corpora": [corpus], "rules": rules}
 
 
+def floors(**rates: float) -> dict[tuple[str, str], float]:
+    """Of `lm_eval` tasks."""
+    return {(f"on-{task}", task): rate for task, rate in rates.items()}
+
+
 # -- population scope ---------------------------------------------------------------------------------------
 
 
@@ -213,31 +218,95 @@ def test_a_bound_wider_than_what_is_above_chance_is_warned_of() -> None:
     assert any("winogrande 53.0% (max_drop: 3pp)." in note for note in result.notes)
 
 
+# -- caps ---------------------------------------------------------------------------------------------------
+
+
+def test_a_cap_at_which_nothing_can_pass_is_refused() -> None:
+    (problem,) = planned(domain(max_drop="5pp", max_items=32), sizes={"fraud": 320}).problems
+    assert problem == (
+        "fraud.accuracy.max_drop: max_drop: 5pp cannot pass with max_items: 32 of 320 items: even with not one answer "
+        "changed among them, the others could hide 17 lost ones; use max_items: 61 or more, leave it out, or loosen "
+        "the bound"
+    )
+    assert len(planned(domain(max_drop="5pp", max_items=60), sizes={"fraud": 320}).problems) == 1
+    for enough in (61, 320, 5000):
+        assert planned(domain(max_drop="5pp", max_items=enough), sizes={"fraud": 320}).problems == ()
+
+
+@pytest.mark.parametrize("bound", [{"min_retained": "95%"}, {"min": 0.95}, {"max": "5%"}])
+def test_other_rules_are_refused_at_the_same_cap(bound: dict[str, Any]) -> None:
+    assert len(planned(domain(**bound, max_items=60), sizes={"fraud": 320}).problems) == 1
+    assert planned(domain(**bound, max_items=61), sizes={"fraud": 320}).problems == ()
+
+
+def test_a_cap_in_population_scope() -> None:
+    def problems(cap: int) -> tuple[str, ...]:
+        return planned(lm_eval("hellaswag", max_drop="3pp", scope="population", max_items=cap)).problems
+
+    (problem,) = problems(126)
+    assert "max_drop: 3pp cannot pass with max_items: 126 in population scope" in problem
+    assert "a drop of 3.0 pp cannot be ruled out; use max_items: 127 or more" in problem
+    level = 1 - 0.95 * 0.025
+    assert tango.interval(lost=0, gained=0, n=126, confidence=level).low < -0.03
+    assert tango.interval(lost=0, gained=0, n=127, confidence=level).low >= -0.03
+    assert problems(127) == ()
+
+
+def test_a_cap_lowers_odds_and_cost() -> None:
+    whole, capped = (planned(domain(max_drop="5pp", **cap), sizes={"fraud": 320}) for cap in ({}, {"max_items": 96}))
+    free, held = whole.rows[0].outlook, capped.rows[0].outlook
+    assert (free.cap, free.most, held.cap, held.most) == (None, 320, 96, 96)
+    assert free.odds is not None
+    assert held.odds is not None
+    assert held.odds < 0.8 < free.odds
+    assert held.expected is not None
+    assert max(held.expected.lossless, held.expected.half, held.expected.twice) <= 96
+    assert capped.load is not None
+    assert capped.load.most == 96
+    assert whole.warnings == ()
+    assert capped.warnings[0].startswith("fraud: with max_items: 96 of 320 items a lossless candidate passes max_drop")
+    (row,) = (line.split() for line in render(capped).splitlines() if line.startswith("  accuracy"))
+    assert row[:3] == ["accuracy", "benchmark", "96"]
+    assert "of 320" in render(capped)
+
+
+def test_a_cap_counts_nothing_where_all_items_are_needed() -> None:
+    capped = planned(lm_eval("mmlu", max_drop="3pp", scope="population", max_items=64))  # subjects are clusters
+    assert capped.problems == ()
+    assert capped.rows[0].outlook.most == 14042
+
+
 # -- what is known from earlier runs ------------------------------------------------------------------------
 
 
 def test_a_bound_inside_the_measured_noise_floor_is_refused() -> None:
     rules = (lm_eval("gsm8k", max_drop="1pp"), lm_eval("mmlu", max_drop="1pp"))
-    noisy = planned(*rules, known=Known(floors={"gsm8k": 0.03, "mmlu": 0.001}))
+    noisy = planned(*rules, known=Known(floors=floors(gsm8k=0.03, mmlu=0.001)))
     (problem,) = noisy.problems
     assert "max_drop: 1pp lies inside the noise floor of gsm8k: against itself the baseline changed 3.0% of" in problem
     assert "1,319 items cannot tell a drop below 1.2 pp" in problem  # 2.486·√(.03/1319)
-    assert planned(*rules, known=Known(floors={"gsm8k": 0.02, "mmlu": 0.001})).problems == ()
+    assert planned(*rules, known=Known(floors=floors(gsm8k=0.02, mmlu=0.001))).problems == ()
 
 
 def test_without_a_calibration_there_is_one_note_for_the_whole_policy() -> None:
     rules = (lm_eval("gsm8k", max_drop="3pp"), lm_eval("mmlu", max_drop="3pp"))
-    for floors, expected in ((None, ["The noise floor has"]), ({"mmlu": 0.0}, ["The noise floor of gsm8k has"])):
-        notes = [n for n in planned(*rules, known=Known(floors=floors)).notes if "noise floor" in n]
+    for known, expected in ((None, ["The noise floor has"]), (floors(mmlu=0.0), ["The noise floor of gsm8k has"])):
+        notes = [n for n in planned(*rules, known=Known(floors=known)).notes if "noise floor" in n]
         assert [n[: len(e)] for n, e in zip(notes, expected, strict=True)] == expected
-    complete = planned(*rules, known=Known(floors={"mmlu": 0.0, "gsm8k": 0.001}))
+    complete = planned(*rules, known=Known(floors=floors(mmlu=0.0, gsm8k=0.001)))
     assert not any("noise floor" in note for note in complete.notes)
+
+
+def test_one_task_in_two_stages_has_a_floor_in_each() -> None:
+    first, second = lm_eval("gsm8k", max_drop="1pp"), {**lm_eval("gsm8k", max_drop="1pp"), "name": "again"}
+    (problem,) = planned(first, second, known=Known(floors={("again", "gsm8k"): 0.03})).problems
+    assert problem.startswith("again.gsm8k.acc.max_drop: ")
 
 
 def test_answers_flip_at_least_as_often_as_the_baseline_against_itself() -> None:
     rule = lm_eval("gsm8k", max_drop="9pp")
-    assert planned(rule, known=Known(floors={"gsm8k": 0.2})).rows[0].outlook.flip_rate == 0.2
-    assert planned(rule, known=Known(floors={"gsm8k": 0.01})).rows[0].outlook.flip_rate == 0.10
+    assert planned(rule, known=Known(floors=floors(gsm8k=0.2))).rows[0].outlook.flip_rate == 0.2
+    assert planned(rule, known=Known(floors=floors(gsm8k=0.01))).rows[0].outlook.flip_rate == 0.10
     sampled = {"kind": "lm_eval", "name": "s", "tasks": [{**rule["tasks"][0], "temperature": 0.7}]}
     assert planned(sampled).rows[0].outlook.flip_rate == 0.28
 
@@ -290,7 +359,7 @@ def test_preflight_counts_the_local_items_and_what_they_cost(tmp_path: Path) -> 
     assert row.most_minutes == pytest.approx(20 * (10 + 2 + 7) / 60)  # 40 letters, `{input}`, the answer's limit
     preflight.refuse_hopeless(loaded)
     with pytest.raises(PolicyError, match="inside the noise floor of a"):
-        preflight.refuse_hopeless(loaded, floors={"a": 0.5})
+        preflight.refuse_hopeless(loaded, floors={("a", "a"): 0.5})
 
 
 # -- rules --------------------------------------------------------------------------------------------------

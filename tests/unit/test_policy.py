@@ -123,6 +123,7 @@ def test_bounds(bound: dict[str, Any], kind: BoundKind, value: float, text: str)
         ({"metric": "m", "max": 1, "max_lost": True}, "found True, expected a count of at least 0 or a percentage"),
         ({"metric": "", "max": 1}, "at least 1 character"),
         ({"metric": "m", "max": 1, "batch": True}, "valid integer"),
+        ({"metric": "m", "max": 1, "max_items": 31}, "greater than or equal to 32"),
         ({"metric": "m", "max": 1, "id": "a b"}, "found 'a b', expected letters, digits"),
     ],
 )

@@ -15,7 +15,7 @@ from gate.errors import BudgetExceeded, CouldNotMeasure, WorkerError
 from gate.evidence import Collector, Evidence
 from gate.order import place
 from gate.policy import LmEvalStage, Policy, planned_rules
-from gate.records import Measurement, Role, Severity, StageResult, Status
+from gate.records import Measurement, Role, StageResult, Status
 from gate.stage_run import StageRun, run_stage
 from tests.decide_factory import ACCURACY, BASELINE, CANDIDATE, scored
 
