@@ -169,7 +169,8 @@ def _reason(
         return f"guard rail: {red} of {n} groups beyond the bound {bound} after {correction}{worst}{aside}"
     if status is Status.PASS:
         return f"guard rail: the {noun} of every one of {n} groups keeps the bound {bound}{worst}"
-    return f"guard rail: no evidence that the {noun} is beyond {bound} in any of {n} groups{aside}{worst}"
+    said = f"no evidence, after {correction}, that the {noun} is beyond {bound} in any of {n} groups"
+    return f"guard rail: {said}{aside}{worst}"
 
 
 def _cannot_be_judged(unjudged: Mapping[str, str], lost: Sequence[str], n: int) -> str:

@@ -41,7 +41,9 @@ class TestGuardRails:
         assert among.status is Status.INCONCLUSIVE
         assert among.members[0].group == "odd"
         assert among.members[0].status is Status.INCONCLUSIVE
-        assert among.reason.startswith("guard rail: no evidence that the drop is beyond 10pp in any of 13 groups; ")
+        assert among.reason.startswith(
+            "guard rail: no evidence, after Holm's correction, that the drop is beyond 10pp in any of 13 groups; "
+        )
         assert "worst: odd, category 00, " in among.reason
         clear = judged(rule("max_drop 10pp", by="category"), self.by_category({**many, "odd": (20, 40)}))
         assert clear.status is Status.REGRESSION
