@@ -138,7 +138,7 @@ def _verdict(loaded: LoadedPolicy, pairs: dict[str, dict[str, Pair]], terms: Ter
         red = False
         for name, pair in pairs[stage.name].items():
             mine = [r for r in loaded.rules if (r.stage, r.source) == (stage.name, name)]
-            found = source.findings(mine, pair.baseline, pair.candidate, terms)
+            found = source.findings(mine, pair.baseline, pair.candidate, terms, stop_early=True)
             if stage.kind in KINDS:
                 items += _asked(found, terms, pair)
             statuses = {f.status for f in found if f.rule.severity is Severity.BLOCKING}
@@ -147,14 +147,14 @@ def _verdict(loaded: LoadedPolicy, pairs: dict[str, dict[str, Pair]], terms: Ter
                 return Status.INCONCLUSIVE, items
         if red and terms.order_seed is not None:
             return Status.REGRESSION, items
-    failed = any(
-        f.status is Status.REGRESSION and f.rule.severity is Severity.BLOCKING
-        for stage in loaded.policy.stages
-        for name, pair in pairs[stage.name].items()
-        for f in source.findings(
-            [r for r in loaded.rules if (r.stage, r.source) == (stage.name, name)], pair.baseline, pair.candidate, terms
-        )
-    )
+    failed = False
+    for stage in loaded.policy.stages:
+        for name, pair in pairs[stage.name].items():
+            mine = [r for r in loaded.rules if (r.stage, r.source) == (stage.name, name)]
+            found = source.findings(mine, pair.baseline, pair.candidate, terms, stop_early=True)
+            failed = failed or any(
+                f.status is Status.REGRESSION and f.rule.severity is Severity.BLOCKING for f in found
+            )
     return (Status.REGRESSION if failed else Status.PASS), items
 
 

@@ -118,7 +118,12 @@ class Child:
         finally:
             os.close(child_reads)
             os.close(child_writes)
-        self.alive = True
+        self.alive = True  # as far as this side knows: requests are answered, or their failure is told
+
+    @property
+    def running(self) -> bool:
+        """Whether the process is there."""
+        return self._process.poll() is None
 
     @property
     def pid(self) -> int:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from gate import __version__
+from gate import __version__, terminal
 from gate.commands.calibrate import calibrate
 from gate.commands.compare import compare
 from gate.commands.decide import decide
@@ -342,6 +342,7 @@ def main(argv: list[str] | None = None) -> int:
 def entry() -> None:
     """The console script.  A CI's cancel (SIGTERM) ends a run like Ctrl-C does: with a record."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    terminal.install()
     sys.exit(main())
 
 

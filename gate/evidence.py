@@ -6,6 +6,7 @@ Measures and remembers; judges nothing.
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from gate.backends import BackendInfo, Checkpoint
-from gate.errors import ArtifactError
+from gate.errors import ArtifactError, UsageError
 from gate.order import order_seed, sample_seed
 from gate.policy import Stage
 from gate.records import CheckpointRef, Environment, Estimand, Measurement, Metric, Observation, Role, merge
@@ -34,7 +35,7 @@ class MeasuringWorker(Protocol):
     """The parent's handle on one measuring child; `gate.launch.Worker` is the real one."""
 
     @property
-    def alive(self) -> bool: ...
+    def running(self) -> bool: ...
     def check(self, stage: Mapping[str, Any], base: Path) -> tuple[Path, ...]: ...
     def open(self) -> BackendInfo: ...
     def begin(self, *, stage: Mapping[str, Any], context: Mapping[str, Any], on_progress: Progress) -> Stream: ...
@@ -68,7 +69,7 @@ class Side:
 
     def started(self) -> MeasuringWorker:
         """The worker process, model not necessarily loaded; a fresh one if the last is gone.  Raises WorkerError."""
-        if self._worker is not None and not self._worker.alive:
+        if self._worker is not None and not self._worker.running:
             self.drop()
         if self._worker is None:
             self._worker = self._start(self.role, self._checkpoint)
@@ -170,9 +171,14 @@ class Collector:
         stored = self._store.get(key)
         if stored is not None:
             return Evidence(measurement=stored.measurement, artifacts=stored.artifacts, from_store=True)
-        slot = self._stack.enter_context(self._store.reserve(key))
-        stream = self._begin(self.baseline, settings, slot.artifacts, None)
-        measurement = whole(merge(list(_parts(stream, seconds_left))))
+        try:
+            slot = self._stack.enter_context(self._store.reserve(key))
+        except UsageError as problem:  # it could be written when the run began
+            self._store.problems.append(f"the baseline's measurement of {source} was used and not kept: {problem}")
+            artifacts = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="quantgate-")))
+            measured = self._whole(settings, artifacts, seconds_left)
+            return Evidence(measurement=measured, artifacts=artifacts, from_store=False)
+        measurement = self._whole(settings, slot.artifacts, seconds_left)
         if measurement.failures:
             # An item may be lost by accident; a later run should get the chance to measure it.
             return Evidence(measurement=measurement, artifacts=slot.artifacts, from_store=False)
@@ -183,6 +189,10 @@ class Collector:
             self._store.problems.append(f"the baseline's measurement of {source} was used and not kept: {problem}")
             return Evidence(measurement=measurement, artifacts=slot.artifacts, from_store=False)
         return Evidence(measurement=kept.measurement, artifacts=kept.artifacts, from_store=False)
+
+    def _whole(self, settings: Stage, artifacts: Path, seconds_left: SecondsLeft) -> Measurement:
+        stream = self._begin(self.baseline, settings, artifacts, None)
+        return whole(merge(list(_parts(stream, seconds_left))))
 
     def of_candidate(self, settings: Stage, artifacts: Path) -> Stream:
         """The candidate's measurement, part by part; `artifacts` are the baseline's by-products for the same source.

@@ -128,6 +128,11 @@ class Worker:
         return self._child.alive
 
     @property
+    def running(self) -> bool:
+        """Whether the process is there at all: it may have been killed while it waited."""
+        return self.alive and self._child.running
+
+    @property
     def pid(self) -> int:
         return self._child.pid
 

@@ -140,6 +140,9 @@ class _Run:
             sides = self._describe()
         except (CheckpointError, Refused) as problem:
             return self._ended_before_measuring(problem)
+        except KeyboardInterrupt:
+            self._skip_rest("interrupted by the user")
+            return self._decided(interrupted=True)
         self._measured_noise()
         collector = Collector(
             baseline=sides[Role.BASELINE],

@@ -51,6 +51,7 @@ def replay(run: RunFolder, loaded: LoadedPolicy, *, now: datetime) -> Outcome:
                     for source, settings in policy.split(stage)
                 },
                 terms,
+                stop_early=loaded.policy.stop_early,
                 seconds=0.0 if then is None else then.seconds,
                 baseline_from="none" if then is None else then.baseline_from,
             )

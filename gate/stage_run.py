@@ -107,7 +107,8 @@ def run_stage(
         return min((s for s in left if s is not None), default=None)
 
     sources = [
-        _Source(name, settings, [r for r in rules if r.source == name], terms) for name, settings in policy.split(stage)
+        _Source(name, settings, [r for r in rules if r.source == name], terms, stop_early=stop_early)
+        for name, settings in policy.split(stage)
     ]
     for source in sources:
         if source.name in broken:
@@ -144,8 +145,11 @@ def run_stage(
 class _Source:
     """One source of the stage on its way: its evidence, how far it is, and what it finds."""
 
-    def __init__(self, name: str, settings: policy.Stage, rules: Sequence[Rule], terms: Terms) -> None:
+    def __init__(
+        self, name: str, settings: policy.Stage, rules: Sequence[Rule], terms: Terms, *, stop_early: bool
+    ) -> None:
         self.name, self.settings, self.rules, self._terms = name, settings, rules, terms
+        self._stop_early = stop_early
         self.baseline: Measurement | None = None
         self.candidate: Measurement | None = None
         self.from_store: bool | None = None
@@ -224,7 +228,9 @@ class _Source:
         elif self.candidate is None:
             self.findings = [skipped(r, _SKIPPED) for r in self.rules]
         else:
-            self.findings = of_source.findings(self.rules, self.baseline, self.candidate, self._terms)
+            self.findings = of_source.findings(
+                self.rules, self.baseline, self.candidate, self._terms, stop_early=self._stop_early
+            )
             if late:
                 self.findings = [_late(f, self._problem) for f in self.findings]
 

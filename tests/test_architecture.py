@@ -46,6 +46,7 @@ HOME = {
     "replay": "finished",
     "task_catalog": "records",
     "template": "records",
+    "terminal": "records",
     "units": "records",
     "wire": "records",
 }

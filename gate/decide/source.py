@@ -30,16 +30,17 @@ def governing(rules: Sequence[Rule]) -> list[Rule]:
 
 
 def findings(
-    rules: Sequence[Rule], baseline: Measurement | None, candidate: Measurement, terms: Terms
+    rules: Sequence[Rule], baseline: Measurement | None, candidate: Measurement, terms: Terms, *, stop_early: bool
 ) -> list[Finding]:
     """What the measurements say of every rule, in order.
 
-    A guard rail on a source that ended before its governing rules were settled was cut short, and says so.
+    A guard rail on a source that ended before its governing rules were settled was cut short, and says so; so was one
+    on a source of which every item was to be measured (not `stop_early`), and was not.
     """
     found = [judge(rule, baseline, candidate, terms) for rule in rules]
     chosen = {r.id for r in governing(rules)}
     short = any(REACHED in f.counts for f in found if f.rule.id in chosen)
-    short = short or (not chosen and candidate.n_reached < candidate.n_expected)
+    short = short or (candidate.n_reached < candidate.n_expected and not (chosen and stop_early))
     return [_cut_short(f, candidate) if short and f.rule.by is not None else f for f in found]
 
 

@@ -211,5 +211,15 @@ def _decided(
             continue
         found = {source: evidence(stage.name, source, settings) for source, settings in policy.split(stage)}
         mine = [r for r in planned if r.stage == stage.name]
-        runs.append(judged_stage(stage, mine, found, terms, seconds=0.0, baseline_from="measured"))
+        runs.append(
+            judged_stage(
+                stage,
+                mine,
+                found,
+                terms,
+                stop_early=loaded.policy.stop_early,
+                seconds=0.0,
+                baseline_from="measured",
+            )
+        )
     return record.outcome(loaded, runs, list(unasked), setting, terms)

@@ -57,6 +57,7 @@ def judged_stage(
     evidence: Mapping[str, SourceEvidence | NoEvidence],
     terms: Terms,
     *,
+    stop_early: bool,
     seconds: float,
     baseline_from: str,
 ) -> StageRun:
@@ -85,7 +86,7 @@ def judged_stage(
                 if found.population_only is not None:
                     mine = [replace(rule, scope=Scope.POPULATION) for rule in mine]
                     notes.append(f"{found.population_only}: judged in population scope only")
-                judged = judge_source.findings(mine, baseline, candidate, terms)
+                judged = judge_source.findings(mine, baseline, candidate, terms, stop_early=stop_early)
                 findings += [_explained(finding, baseline, candidate) for finding in judged]
                 turned += _flips(baseline, candidate, mine)
     of_candidate = [m for m in measurements if m.role is Role.CANDIDATE]

@@ -86,10 +86,10 @@ def test_a14_a_record_that_was_written_and_read_says_the_same(tmp_path: Path) ->
 def test_other_rules_of_the_source_change_nothing() -> None:
     pair = of_differences(shuffled(1000, 60, 60, np.random.default_rng(3)))
     on = terms(4)
-    alone = findings([DROP], *pair, on)
+    alone = findings([DROP], *pair, on, stop_early=True)
     slow = rule("max_drop 1pp", id="slow")
     by = rule("max_drop 20pp", id="by", by="subject")
-    beside = findings([slow, DROP, by], *pair, on)
+    beside = findings([slow, DROP, by], *pair, on, stop_early=True)
     assert beside[1] == alone[0]
     asked_alone, _ = followed([DROP], pair, 32, on)
     asked, tracker = followed([DROP, slow, by], pair, 32, on)
@@ -223,7 +223,7 @@ def test_a_guard_rail_cut_short_says_so() -> None:
         for m in (baseline, candidate)
     ]
     by = rule("max_drop 3pp", id="by", by="subject")
-    found = findings([DROP, by], sides[0], sides[1], ONE_RULE)
+    found = findings([DROP, by], sides[0], sides[1], ONE_RULE, stop_early=True)
     assert [f.status for f in found] == [Status.INCONCLUSIVE] * 2
     assert found[1].counts["reached"] == 32
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -425,3 +426,12 @@ def test_no_file_descriptors_are_lost(start: Start, tmp_path: Path) -> None:
     with pytest.raises(UsageError):
         start(python=str(tmp_path / "nowhere"))
     assert sum(1 for _ in Path("/proc/self/fd").iterdir()) == before
+
+
+def test_a_worker_that_was_killed_while_it_waited_is_known_to_be_gone(start: Start, tmp_path: Path) -> None:
+    worker = start()
+    worker.open()
+    assert worker.running
+    os.kill(worker.pid, signal.SIGKILL)
+    assert wait_for(lambda: not worker.running)
+    worker.close()

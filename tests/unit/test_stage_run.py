@@ -341,3 +341,15 @@ def test_a_guard_rail_that_ran_out_of_time_is_no_pass() -> None:
     assert finding.status is Status.INCONCLUSIVE
     assert finding.counts["reached"] > 0
     assert ended.result.status is Status.INCONCLUSIVE
+
+
+def test_a_guard_rail_cut_short_is_no_pass_beside_a_rule_that_was_settled() -> None:
+    """Every item was to be measured, and the clock ended it."""
+    collector = collector_of(a=never)
+    grouped(collector, "a", "xy")
+    beside = {"metric": "accuracy", "max_drop": "30pp"}
+    ended = run(collector, rail(beside), stop_early=False, seconds=iter([1.0] + [0.0] * 100))
+    by, plain = ended.result.findings
+    assert (plain.status, by.status) == (Status.PASS, Status.INCONCLUSIVE)
+    assert by.counts["reached"] == BLOCK
+    assert ended.result.status is Status.INCONCLUSIVE
