@@ -79,6 +79,17 @@ def decided(test: Test, differences: Floats, alpha: float = ALPHA) -> tuple[int,
         seen *= 4
 
 
+def fails_first(test: Test, differences: Floats, *, pass_alpha: float, fail_alpha: float, block: int) -> bool:
+    """Whether the FAIL side gets there before the PASS side, looking at the ends of blocks; at N the totals decide."""
+    up, down = (np.maximum.accumulate(path) for path in paths(test, differences))
+    ends = np.append(np.arange(block - 1, test.n - 1, block), test.n - 1)
+    passes = np.flatnonzero(up[ends] >= math.log(1 / pass_alpha))
+    fails = np.flatnonzero(down[ends] >= math.log(1 / fail_alpha))
+    if not fails.size:
+        return not passes.size and float(differences.sum()) < float(test.fail_total)
+    return not passes.size or bool(fails[0] < passes[0])
+
+
 def repeat(test: Test, differences: Floats, *, runs: int, rng: np.random.Generator) -> Runs:
     """The same items in `runs` random orders."""
     found = [decided(test, rng.permutation(differences)) for _ in range(runs)]

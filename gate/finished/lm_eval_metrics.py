@@ -144,7 +144,7 @@ def _aggregation(task: LeafTask, name: str, base: str, values: Sequence[Any]) ->
         return DEFAULT_AGGREGATIONS[base]
     reported = task.aggregates.get(name)
     same = _is_number(reported) and bool(values) and _made("mean", values) is not None
-    return "mean" if same and _agree(_made("mean", values), reported) else None
+    return "mean" if same and agree(_made("mean", values), reported) else None
 
 
 def _check_aggregate(task: LeafTask, name: str, aggregation: str, values: Sequence[Any]) -> None:
@@ -152,14 +152,15 @@ def _check_aggregate(task: LeafTask, name: str, aggregation: str, values: Sequen
     reported, made = task.aggregates.get(name), _made(aggregation, values)
     if len(values) != task.n_expected or made is None or not isinstance(reported, int | float):
         return
-    if not _agree(made, reported):
+    if not agree(made, reported):
         raise CouldNotMeasure(
             f"{task.name}: the results file says {name} is {reported:.6g}, its samples make {made:.6g}: they are not "
             "of the same evaluation, or one was changed"
         )
 
 
-def _agree(made: float | None, reported: Any) -> bool:
+def agree(made: float | None, reported: Any) -> bool:
+    """Whether a number from a results file is the one that the samples make, but for rounding."""
     return made is not None and math.isclose(made, reported, rel_tol=_RELATIVE_TOLERANCE, abs_tol=1e-9)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from gate.errors import CouldNotMeasure
 from gate.finished.lm_eval_folder import Evaluated, LmEvalFolder, ResultsFile
-from gate.finished.lm_eval_metrics import LeafTask, declare, observation, value_and_weight
+from gate.finished.lm_eval_metrics import LeafTask, agree, declare, observation, value_and_weight
 from gate.finished.lm_eval_samples import read_samples
 from gate.finished.stage import SourceEvidence
 from gate.policy import Task
@@ -44,6 +44,8 @@ def read_pair(stage: str, settings: Task, baseline: LmEvalFolder, candidate: LmE
     left, right = sides
     _check_policy(settings, sides)
     _check_same_tasks(task, left, right)
+    for side in sides:
+        _check_group(settings, side)
     _check_same_prompts(task, left, right)
     _check_same_settings(task, left, right)
     digest = hashlib.sha256(json.dumps([_settings(leaf) for leaf in left.leaves]).encode()).hexdigest()
@@ -76,15 +78,11 @@ def _leaf(file: ResultsFile, name: str) -> LeafTask:
     if effective == 0:
         raise CouldNotMeasure(f"{file.path.name}: no document of {name!r} was evaluated: there is nothing to compare")
     config = file.of("configs", name)
-    aggregates = {}
-    for key, value in file.of("results", name).items():
-        metric, _, selected = key.partition(",")
-        aggregates[metric if selected == "none" else key] = value
     return LeafTask(
         name=name,
         config=config,
         higher_is_better=file.of("higher_is_better", name),
-        aggregates=aggregates,
+        aggregates=_aggregates(file, name),
         n_expected=effective,
         n_available=original,
         samples=read_samples(file.samples(name), name, str(config.get("output_type"))),
@@ -138,6 +136,30 @@ def _check_same_tasks(task: str, left: _Side, right: _Side) -> None:
             f"{task}: the baseline's results cover {len(names[0])} tasks and the candidate's {len(names[1])}, one side "
             f"alone has {', '.join(only[:5]) or 'another order'}: run lm-eval on the same group for both"
         )
+
+
+def _check_group(settings: Task, side: _Side) -> None:
+    """A group's own score must be the mean over its items, which is what is judged; lm-eval can weigh tasks alike."""
+    reported = _aggregates(side.file, settings.task) if len(side.leaves) > 1 else {}
+    for metric in dict.fromkeys(rule.metric for rule in settings.rules if rule.metric in reported):
+        scores = [(leaf.aggregates.get(metric), leaf.n_expected) for leaf in side.leaves]
+        known = [(score, n) for score, n in scores if isinstance(score, int | float)]
+        pooled = sum(score * n for score, n in known) / max(sum(n for _, n in known), 1)
+        if len(known) == len(scores) and not agree(pooled, reported[metric]):
+            raise CouldNotMeasure(
+                f"{settings.task}: the {side.role}'s results say {metric} of the group is {reported[metric]!r}, its "
+                f"items make {pooled:.6g}: lm-eval was told to weigh its tasks otherwise (weight_by_size: false), and "
+                "the gate judges items; name the tasks of the group one by one in the policy"
+            )
+
+
+def _aggregates(file: ResultsFile, name: str) -> dict[str, Any]:
+    """Metric as judged → what the results file says of a task or group."""
+    found = {}
+    for key, value in file.of("results", name).items():
+        metric, _, selected = key.partition(",")
+        found[metric if selected == "none" else key] = value
+    return found
 
 
 def _check_same_prompts(task: str, left: _Side, right: _Side) -> None:

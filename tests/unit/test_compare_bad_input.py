@@ -424,6 +424,28 @@ def test_a_group_is_judged_over_its_tasks_with_a_group_each(tmp_path: Path) -> N
     assert {m.group: m.status for m in by_subject.members} == {"exam": Status.REGRESSION, "quiz": Status.PASS}
 
 
+def test_a_group_that_lm_eval_averages_by_task_is_not_judged_by_item(tmp_path: Path) -> None:
+    """Twenty of 1,020 items are lost altogether: 2 pp of the items, half of the group's own score."""
+    few, many = [1] * 20, [1] * 1000
+
+    def by_task(document: dict[str, Any]) -> None:
+        grouped(document)
+        document["results"]["all"] = {"acc,none": sum(r["acc,none"] for r in document["results"].values()) / 2}
+
+    def by_size(document: dict[str, Any]) -> None:
+        grouped(document)
+        document["results"]["all"] = {"acc,none": 1000 / 1020 if document["results"]["quiz"]["acc,none"] == 0 else 1.0}
+
+    for edit, status in ((by_task, Status.ERROR), (by_size, Status.PASS)):
+        place = tmp_path / edit.__name__
+        base = write(place / "base", {"quiz": rows(few), "exam": rows(many)}, model="org/base", edit=edit)
+        cand = write(place / "cand", {"quiz": rows([0] * 20), "exam": rows(many)}, model="org/cand", edit=edit)
+        finding = only(decide(tmp_path, base, cand, {"task": "all", "rules": [{"metric": "acc", "max_drop": "5pp"}]}))
+        assert finding.status is status
+        if status is Status.ERROR:
+            assert "weight_by_size: false" in finding.reason
+
+
 def test_a_group_with_other_tasks_on_one_side_is_an_error(tmp_path: Path) -> None:
     base = write(tmp_path / "base", {"quiz": rows(BASE), "exam": rows(BASE)}, model="org/base", edit=grouped)
     cand = write(
