@@ -23,7 +23,6 @@ from gate.decide.unjudged import could_not_measure, skipped
 from gate.errors import BudgetExceeded, CouldNotMeasure, DataError, WorkerError
 from gate.evidence import Collector, Evidence, SecondsLeft, Stream, items_scored, whole, with_scalar
 from gate.records import (
-    Estimand,
     Finding,
     Flip,
     Measurement,
@@ -139,7 +138,7 @@ def run_stage(
         notes=tuple(dict.fromkeys(n for s in sources for n in s.notes)),
     )
     measurements = tuple(m for s in sources for m in (s.baseline, s.candidate) if m is not None)
-    return StageRun(result=result, measurements=measurements, flips=tuple(f for s in sources for f in s.flips(stage)))
+    return StageRun(result=result, measurements=measurements, flips=tuple(f for s in sources for f in s.flips))
 
 
 class _Source:
@@ -249,12 +248,11 @@ class _Source:
         said = [n for m in (self.baseline, self.candidate) if m is not None for n in m.notes]
         return said if self._problem is None else [*said, f"{self.name}: {self._problem}"]
 
-    def flips(self, stage: policy.Stage) -> list[Flip]:
+    @property
+    def flips(self) -> list[Flip]:
         if self.baseline is None or self.candidate is None:
             return []
-        judged = dict.fromkeys(r.metric for r in self.rules)
-        chosen = [m for m in self.candidate.metrics if m.name in judged and m.estimand is Estimand.ITEM_MEAN]
-        return [f for metric in chosen for f in flips.flips(stage.name, self.baseline, self.candidate, metric)]
+        return flips.of_rules(self.baseline, self.candidate, self.rules)
 
 
 _SKIPPED = "not measured: an earlier rule of this stage stopped it"

@@ -5,9 +5,11 @@ Pure.  Shows, never decides; a score that changes without crossing from right to
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from gate.decide.pairing import pair
 from gate.errors import CouldNotMeasure
-from gate.records import Answer, Direction, Estimand, Flip, Measurement, Metric
+from gate.records import Answer, Direction, Estimand, Flip, Measurement, Metric, Rule
 
 
 def flips(stage: str, baseline: Measurement, candidate: Measurement, metric: Metric) -> tuple[Flip, ...]:
@@ -41,6 +43,13 @@ def flips(stage: str, baseline: Measurement, candidate: Measurement, metric: Met
             )
         )
     return tuple(sorted(found, key=lambda f: (f.kind != "lost", f.item_id)))
+
+
+def of_rules(baseline: Measurement, candidate: Measurement, rules: Sequence[Rule]) -> list[Flip]:
+    """Flips of every item metric that one of the rules judges, in the candidate's order of metrics."""
+    judged = {rule.metric for rule in rules}
+    chosen = [m for m in candidate.metrics if m.name in judged]
+    return [flip for metric in chosen for flip in flips(candidate.stage, baseline, candidate, metric)]
 
 
 def _answers(measurement: Measurement) -> dict[str, Answer]:

@@ -14,7 +14,6 @@ from gate.decide import source as judge_source
 from gate.decide.terms import Terms
 from gate.evidence import items_scored
 from gate.records import (
-    Estimand,
     Finding,
     Flip,
     Measurement,
@@ -88,7 +87,7 @@ def judged_stage(
                     notes.append(f"{found.population_only}: judged in population scope only")
                 judged = judge_source.findings(mine, baseline, candidate, terms, stop_early=stop_early)
                 findings += [_explained(finding, baseline, candidate) for finding in judged]
-                turned += _flips(baseline, candidate, mine)
+                turned += flips.of_rules(baseline, candidate, mine)
     of_candidate = [m for m in measurements if m.role is Role.CANDIDATE]
     result = StageResult(
         kind=stage.kind,
@@ -115,9 +114,3 @@ def _explained(finding: Finding, *measurements: Measurement) -> Finding:
             if note.startswith(left_out):
                 return unjudged.could_not_measure(finding.rule, f"{one.source}, {one.role}: {note}")
     return finding
-
-
-def _flips(baseline: Measurement, candidate: Measurement, rules: Sequence[Rule]) -> list[Flip]:
-    judged = {rule.metric for rule in rules}
-    chosen = [m for m in candidate.metrics if m.name in judged and m.estimand is Estimand.ITEM_MEAN]
-    return [flip for metric in chosen for flip in flips.flips(candidate.stage, baseline, candidate, metric)]
