@@ -232,7 +232,6 @@ class TestTokenizers:
         )
 
 
-@pytest.mark.skipif(not (WORLD / "candidates").is_dir(), reason="the demo world has not been made")
 @pytest.mark.parametrize(
     "folder",
     sorted(p for p in (WORLD / "candidates").glob("*") if (p / "model.safetensors").is_file()),
