@@ -261,7 +261,7 @@ def _run(
     from gate.backends import BACKENDS, Checkpoint
     from gate.console import RunConsole
     from gate.pipeline import Request, Services, run_gate
-    from gate.policy import DomainStage
+    from gate.policy import secrets_needed
     from gate.records import Role
     from gate.store import Store, default_root
 
@@ -275,8 +275,7 @@ def _run(
     kept.check_writable()
     outputs.prepare(out)
 
-    judges = [s.judge for s in loaded.policy.stages if isinstance(s, DomainStage) and s.judge]
-    keys = [j.api_key_env for j in judges if j.api_key_env]  # the only secrets that a worker gets to see
+    keys = secrets_needed(loaded.policy)
 
     def start(role: Role, chosen: Checkpoint) -> launch.Worker:
         return launch.start(

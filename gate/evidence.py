@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from gate.backends import BackendInfo, Checkpoint
+from gate.checkpoint import ResolvedCheckpoint
 from gate.errors import ArtifactError, UsageError
 from gate.order import order_seed, sample_seed
 from gate.policy import Stage
@@ -87,6 +88,20 @@ class Side:
         worker, self._worker, self._info = self._worker, None, None
         if worker is not None:
             worker.close()
+
+
+def to_load(resolved: ResolvedCheckpoint, *, batch_size: int | None = None) -> Checkpoint:
+    """What a worker is told to load; `batch_size` goes before the policy's own."""
+    engine = resolved.engine.given()
+    return Checkpoint(
+        path=str(resolved.path),
+        load=resolved.load,
+        dtype=resolved.dtype,
+        tokenizer=resolved.tokenizer,
+        batch_size=batch_size or engine.get("batch_size"),
+        engine=engine,
+        trust_remote_code=resolved.trust_remote_code,
+    )
 
 
 class Collector:

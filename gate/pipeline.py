@@ -11,7 +11,6 @@ from datetime import datetime
 from typing import Protocol
 
 from gate import __version__, checkpoint, intake, noise_floor, policy, units
-from gate.backends import Checkpoint
 from gate.decide import combine, overall
 from gate.decide.outlook import Floors
 from gate.decide.terms import Terms, gate_wide
@@ -23,7 +22,7 @@ from gate.errors import (
     Refused,
     UsageError,
 )
-from gate.evidence import Collector, Side, StartWorker
+from gate.evidence import Collector, Side, StartWorker, to_load
 from gate.order import order_seed, sample_seed
 from gate.policy_file import LoadedPolicy
 from gate.records import (
@@ -178,6 +177,8 @@ class _Run:
                 policy_checkpoints=self.loaded.policy.checkpoints,
                 base=self.loaded.base,
                 offline=self.request.offline,
+                backend=self.request.backend,
+                engines=self.loaded.policy.engines,
             )
             self.refs[role] = checkpoint.describe(places[role], role)
         remarks = intake.compare(
@@ -190,7 +191,7 @@ class _Run:
         for remark in remarks:
             self._note(remark)
         return {
-            role: Side(role, self.refs[role], _to_load(at), self.services.start_worker) for role, at in places.items()
+            role: Side(role, self.refs[role], to_load(at), self.services.start_worker) for role, at in places.items()
         }
 
     def _measured_noise(self) -> None:
@@ -373,7 +374,3 @@ class _Run:
 def _undecided(status: Status) -> combine.Decision:
     """The run ended before its rules could decide it."""
     return combine.Decision(status=status, deciding=(), complete=False)
-
-
-def _to_load(resolved: checkpoint.ResolvedCheckpoint) -> Checkpoint:
-    return Checkpoint(path=str(resolved.path), load=resolved.load, dtype=resolved.dtype, tokenizer=resolved.tokenizer)

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
 
 from gate import units
+from gate.engines import Engines
 from gate.order import BLOCK_ITEMS
 from gate.policy_values import (
     Duration,
@@ -153,6 +154,9 @@ class PerplexityStage(StageSettings):
     kind: Literal["perplexity"]
     corpora: Annotated[list[Corpus], Field(min_length=1)]
     top_k: Annotated[int, Field(ge=0, le=4096)] = Field(256, description="log-probabilities kept per token; 0: none")
+    max_store: Quantity | None = Field(
+        None, description="largest size of the baseline's distributions on disk, such as 256MiB: keeps fewer than top_k"
+    )
     rules: Annotated[list[RuleSettings], Field(min_length=1)]
 
 
@@ -218,7 +222,12 @@ class Task(Decoding):
     sample: Sample | None = Field(None, description="seeded random sample: 20% or a count")
     chat: bool = Field(False, description="apply the chat template")
     max_new_tokens: Positive | None = None
-    unsafe_code: bool = Field(False, description="allow a task that executes what the model wrote")
+    unsafe_code: bool = Field(
+        False, description="allow a task that executes what the model wrote, each answer in a sandbox of its own"
+    )
+    max_truncated: Lost = Field(
+        0, description="items whose prompt may be cut to fit the context: a count or a percentage; more is an ERROR"
+    )
     rules: Annotated[list[RuleSettings], Field(min_length=1)]
 
 
@@ -298,6 +307,10 @@ class CheckpointSettings(Strict):
     load: dict[str, Any] = Field(default_factory=dict)
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     tokenizer: str | None = None
+    engines: Engines = Field(Engines(), description="settings of the backends for this checkpoint alone")
+    trust_remote_code: bool = Field(
+        False, description="run the checkpoint's own Python files when it is loaded; every report says so"
+    )
 
 
 class Policy(Strict):
@@ -312,6 +325,7 @@ class Policy(Strict):
     stop_early: bool = Field(
         True, description="stop measuring a task once its blocking rules are settled; false: measure all of it"
     )
+    engines: Engines = Field(Engines(), description="how the backends run a model; a checkpoint may override it")
     checkpoints: dict[Name, CheckpointSettings] = Field(default_factory=dict)
     stages: Annotated[list[Annotated[Stage, Field(discriminator="kind")]], Field(min_length=1)]
 
@@ -328,6 +342,13 @@ def split(stage: Stage) -> tuple[tuple[str, Stage], ...]:
             return tuple((t.task, stage.model_copy(update={"tasks": [t]})) for t in stage.tasks)
         case DomainStage() | ProfileStage():
             return ((stage.name, stage),)
+
+
+def secrets_needed(policy: Policy) -> tuple[str, ...]:
+    """Names of the environment variables that hold keys: the only secrets that a worker gets to see."""
+    judges = [s.judge.api_key_env for s in policy.stages if isinstance(s, DomainStage) and s.judge]
+    servers = [e.openai.api_key_env for e in (policy.engines, *(c.engines for c in policy.checkpoints.values()))]
+    return tuple(dict.fromkeys(name for name in (*judges, *servers) if name))
 
 
 def sample_size(sample: int | str | None, available: int) -> int:

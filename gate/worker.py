@@ -121,7 +121,10 @@ class Server:
             progress=progress,
             **fields,
         )
-        parts = _stage_module(request).measure(self._opened(), _settings(request["stage"]), context)
+        backend, settings = self._opened(), _settings(request["stage"])
+        if (why := backend.info.unserved.get(settings.kind)) is not None:
+            raise CouldNotMeasure(f"the {backend.info.name} backend cannot serve a {settings.kind} stage here: {why}")
+        parts = _stage_module(request).measure(backend, settings, context)
         return Stream(parts=parts, progress=progress)
 
     def _advance(self, stream: Stream, deadline_seconds: float | None) -> bool:

@@ -33,6 +33,7 @@ HOME = {
     "calibration": "pipeline",
     "child": "launch",
     "document": "policy",
+    "engines": "policy",
     "frames": "records",
     "hub": "checkpoint",
     "intake": "checkpoint",

@@ -6,7 +6,7 @@ A backend scores and generates; it knows nothing of stages, rules or verdicts.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 BACKENDS = {
     "fake": "gate.backends.fake:open_backend",
     "hf": "gate.backends.hf:open_backend",
+    "vllm": "gate.backends.vllm:open_backend",
+    "openai": "gate.backends.openai:open_backend",
 }
 """Backend name → `open_backend(checkpoint: Checkpoint, device: str) -> Backend`."""
 
@@ -33,6 +35,8 @@ class Checkpoint:
         batch_size: sequences run through the model at once in everything but timing, or fewer where memory is short;
             None: what the backend thinks best.  No score should depend on it; how far one does is what
             `gate calibrate` finds out.
+        engine: the backend's own settings as plain data, from the policy's `engines:` table (`gate.engines`).
+        trust_remote_code: the policy asks for code from the checkpoint to be run.
     """
 
     path: str
@@ -40,6 +44,8 @@ class Checkpoint:
     dtype: str
     tokenizer: str | None
     batch_size: int | None = None
+    engine: Mapping[str, Any] = field(default_factory=dict)
+    trust_remote_code: bool = False
 
     def __post_init__(self) -> None:
         if self.batch_size is not None and self.batch_size < 1:
@@ -50,7 +56,11 @@ class Checkpoint:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BackendInfo:
-    """`context_length` is in tokens; `load_seconds` is the wall time from nothing to ready."""
+    """`context_length` is in tokens; `load_seconds` is the wall time from nothing to ready.
+
+    `unserved` says which kinds of stages this model cannot be measured by, each with the reason: a server without
+    log-probabilities cannot serve `perplexity`.
+    """
 
     name: str
     device: str
@@ -61,6 +71,7 @@ class BackendInfo:
     load_seconds: float
     has_logits: bool
     packages: Mapping[str, str]
+    unserved: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -64,7 +64,9 @@ def describe(resolved: ResolvedCheckpoint, role: Role, *, cache: Path | None = N
         tensor_digest = digests[folder / str(resolved.load["gguf_file"])].sha256
     else:
         tensor_digest = digest
-    load = tokenizer.canonical({"load": dict(resolved.load), "dtype": resolved.dtype})
+    scoring = resolved.engine.scoring()
+    engine = {"engine": scoring} if scoring else {}  # digests of before there were engines stay what they were
+    load = tokenizer.canonical({"load": dict(resolved.load), "dtype": resolved.dtype, **engine})
     return CheckpointRef(
         role=role,
         uri=resolved.uri,

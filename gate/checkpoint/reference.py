@@ -9,17 +9,20 @@ import difflib
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from gate.engines import Engine, Engines
 from gate.errors import CheckpointError, UsageError
 from gate.hub import download_errors, reason
 from gate.policy import CheckpointSettings
 
 ALLOWED_PATTERNS = ("*.safetensors", "*.json", "*.jinja", "*.model", "merges.txt", "vocab.txt")
 IGNORED_PATTERNS = ("onnx/*", "original/*", "*.gguf")
+_NO_ENGINES = Engines()
+_AS_IT_IS = Engine()
 Hub = Callable[[str, str | None], Path]
 """(hub id, revision) → local folder."""
 
@@ -38,6 +41,8 @@ class ResolvedCheckpoint:
         tokenizer: folder of the tokenizer if it is not the checkpoint's own.
         uri: what the user wrote, without the revision.
         revision: commit of a hub checkpoint, else None.
+        engine: how the backend runs it.
+        trust_remote_code: the policy asks for its own code to be run.
     """
 
     path: Path
@@ -46,20 +51,33 @@ class ResolvedCheckpoint:
     tokenizer: str | None
     uri: str
     revision: str | None
+    engine: Engine = _AS_IT_IS
+    trust_remote_code: bool = False
 
 
 def resolve(
-    ref: str, *, policy_checkpoints: Mapping[str, CheckpointSettings], base: Path, offline: bool
+    ref: str,
+    *,
+    policy_checkpoints: Mapping[str, CheckpointSettings],
+    base: Path,
+    offline: bool,
+    backend: str = "hf",
+    engines: Engines = _NO_ENGINES,
 ) -> ResolvedCheckpoint:
     """Find a checkpoint: a name from the policy, a local folder, or a hub id in the local cache.
 
-    `base` is the folder that paths in the policy are relative to; `offline` only shapes the advice.
+    `base` is the folder that paths in the policy are relative to; `offline` only shapes the advice;
+    `engines` are the policy's settings for all checkpoints.
 
     Raises:
         CheckpointError: the folder is missing, or the hub checkpoint is not in the cache.
         UsageError: `ref` is neither a known name, nor a folder, nor a hub id.
     """
-    return _resolve(ref, policy_checkpoints, base, partial(_cached, offline=offline))
+    found = _resolve(ref, policy_checkpoints, base, partial(_cached, offline=offline))
+    settings = policy_checkpoints.get(ref)
+    if settings is None:
+        return replace(found, engine=engines.of(backend, _NO_ENGINES))
+    return replace(found, engine=engines.of(backend, settings.engines), trust_remote_code=settings.trust_remote_code)
 
 
 def fetch(ref: str, *, policy_checkpoints: Mapping[str, CheckpointSettings], base: Path) -> ResolvedCheckpoint:

@@ -95,9 +95,9 @@ def _measured(
     from gate.backends import BACKENDS, Checkpoint
     from gate.calibration import calibrate as measured_twice
     from gate.calibration import calibrated_sources, twice_by
-    from gate.evidence import Collector, Side
+    from gate.evidence import Collector, Side, to_load
     from gate.noise_floor import Place
-    from gate.policy import DomainStage
+    from gate.policy import secrets_needed
     from gate.records import Role
     from gate.store import Store, default_root
 
@@ -110,10 +110,14 @@ def _measured(
     kept = Store(store or default_root())
     kept.check_writable()
     found = checkpoint.resolve(
-        baseline, policy_checkpoints=loaded.policy.checkpoints, base=loaded.base, offline=offline
+        baseline,
+        policy_checkpoints=loaded.policy.checkpoints,
+        base=loaded.base,
+        offline=offline,
+        backend=backend,
+        engines=loaded.policy.engines,
     )
     here = environment.snapshot(place)
-    judges = [s.judge for s in loaded.policy.stages if isinstance(s, DomainStage) and s.judge]
 
     def start(role: Role, chosen: Checkpoint) -> launch.Worker:
         return launch.start(
@@ -125,14 +129,11 @@ def _measured(
             log=log,
             silence_seconds=120.0,
             start_seconds=120.0,
-            keep_env=[j.api_key_env for j in judges if j.api_key_env],
+            keep_env=secrets_needed(loaded.policy),
         )
 
     def side(role: Role, size: int | None) -> Side:
-        loading = Checkpoint(
-            path=str(found.path), load=found.load, dtype=found.dtype, tokenizer=found.tokenizer, batch_size=size
-        )
-        return Side(role, checkpoint.describe(found, role), loading, start)
+        return Side(role, checkpoint.describe(found, role), to_load(found, batch_size=size), start)
 
     first = side(Role.BASELINE, None)
     collector = Collector(
