@@ -7,15 +7,14 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from gate.policy_values import Positive, Quantity, Text
+from gate.policy_rule import Strict
+from gate.policy_values import Positive, Size, Text
 
 
-class Engine(BaseModel):
+class Engine(Strict):
     """Settings of one backend.  `OPERATIONAL` ones change how fast it answers, never what."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
     OPERATIONAL: ClassVar[frozenset[str]] = frozenset()
 
@@ -40,8 +39,8 @@ class HfEngine(Engine):
         None, description="spread a model that is larger than one GPU; default: all of it on one device"
     )
     batch_size: Positive | None = Field(None, description="sequences run at once; default: as many as fit")
-    prefix_cache: Quantity | None = Field(
-        None, description="memory for keys and values of shared prompt prefixes, such as 2GiB; 0 switches it off"
+    prefix_cache: Size | None = Field(
+        None, description="memory for keys and values of shared prompt prefixes, such as 2GiB; 0B switches it off"
     )
 
 
@@ -67,7 +66,7 @@ class VllmEngine(Engine):
     enforce_eager: bool | None = None
     max_num_seqs: Positive | None = None
     prefix_caching: bool | None = Field(None, description="default: true")
-    cpu_kv_cache: Quantity | None = Field(None, description="memory for keys and values on a CPU, such as 2GiB")
+    cpu_kv_cache: Size | None = Field(None, description="memory for keys and values on a CPU, such as 2GiB")
 
 
 class OpenaiEngine(Engine):
@@ -85,10 +84,8 @@ class OpenaiEngine(Engine):
     retries: Annotated[int, Field(ge=0)] | None = Field(None, description="of a failed request; default: 4")
 
 
-class Engines(BaseModel):
+class Engines(Strict):
     """The policy's `engines:` table."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     hf: HfEngine = HfEngine()
     vllm: VllmEngine = VllmEngine()

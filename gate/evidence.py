@@ -6,8 +6,9 @@ Measures and remembers; judges nothing.
 from __future__ import annotations
 
 import json
+import math
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -274,6 +275,19 @@ def with_scalar(measurement: Measurement, metric: Metric, value: float) -> Measu
     )
     metrics = measurement.metrics if metric in measurement.metrics else (*measurement.metrics, metric)
     return replace(measurement, metrics=metrics, observations=(*measurement.observations, observation))
+
+
+def storing_errors(measurements: Sequence[Measurement]) -> Iterator[str]:
+    """What storing a baseline's distributions and running it again changed, where both roles are the same model."""
+    for measurement in measurements:
+        found = [o for o in measurement.observations if o.metric == "kl_nats" and measurement.role is Role.CANDIDATE]
+        if found:
+            found = [o for o in found if o.group == found[-1].group]  # looks are cumulative: the last has all
+            mean = math.fsum(o.value * o.weight for o in found) / math.fsum(o.weight for o in found)
+            yield (
+                f"{measurement.source}: mean KL {mean:.2g} nats between two runs of the same model, the error of "
+                "storing its distributions and of the kernels"
+            )
 
 
 def items_scored(measurement: Measurement) -> int:

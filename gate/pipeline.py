@@ -22,7 +22,7 @@ from gate.errors import (
     Refused,
     UsageError,
 )
-from gate.evidence import Collector, Side, StartWorker, to_load
+from gate.evidence import Collector, Side, StartWorker, storing_errors, to_load
 from gate.order import order_seed, sample_seed
 from gate.policy_file import LoadedPolicy
 from gate.records import (
@@ -273,6 +273,9 @@ class _Run:
             run_seconds_left=self._seconds_left,
         )
         self.measurements[stage.name] = list(ended.measurements)
+        if self.refs[Role.BASELINE].effective_digest == self.refs[Role.CANDIDATE].effective_digest:
+            for text in storing_errors(ended.measurements):
+                self._note(f"{stage.name}: {text}")
         self.flips += ended.flips[: MAX_FLIPS - len(self.flips)]
         for finding in ended.result.findings:
             flips, floor = finding.counts.get("flip_rate"), self.floors.get((finding.rule.stage, finding.rule.source))

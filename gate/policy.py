@@ -9,101 +9,26 @@ from collections.abc import Iterator
 from itertools import pairwise
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
+from pydantic import Field, WithJsonSchema, model_validator
 
 from gate import units
 from gate.engines import Engines
-from gate.order import BLOCK_ITEMS
+from gate.policy_rule import RuleSettings, Strict
 from gate.policy_values import (
     Duration,
     Lost,
     Name,
-    Percent,
-    Points,
     Positive,
-    Quantity,
-    RuleId,
     Sample,
-    Speedup,
+    Size,
     Template,
     Text,
     Version,
 )
-from gate.records import Bound, BoundKind, MaxLost, Role, Rule, Scope, Severity
+from gate.records import Role, Rule
 
 TextMetric = Literal["macro_f1", "rouge_l", "bleu", "chrf", "invalid_json_rate"]
 TEXT_METRICS: tuple[str, ...] = get_args(TextMetric)
-JUDGE_METRICS = frozenset({"judge_score", "judge_agreement"})
-
-
-class Strict(BaseModel):
-    """No unknown keys, no silent conversion (`fewshot: yes` is not 1); enums are written as their text."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-
-
-_PARSERS = {
-    BoundKind.MAX_INCREASE: units.percent,
-    BoundKind.MAX_DROP: units.points,
-    BoundKind.MIN_RETAINED: units.percent,
-    BoundKind.MIN_SPEEDUP: units.speedup,
-    BoundKind.MAX: units.quantity,
-    BoundKind.MIN: units.quantity,
-}
-
-
-class RuleSettings(Strict):
-    """One acceptance rule: a metric and exactly one bound."""
-
-    id: RuleId | None = Field(None, description="a name that stays; default: stage.source.metric.bound")
-    metric: Text
-    max_increase: Percent | None = Field(None, description="largest relative increase over the baseline")
-    max_drop: Points | None = Field(None, description="largest drop below the baseline, in percentage points")
-    min_retained: Percent | None = Field(None, description="smallest share of the baseline's value kept")
-    min_speedup: Speedup | None = Field(None, description="smallest speed-up over the baseline")
-    max: Quantity | None = Field(None, description="largest value of the candidate itself")
-    min: Quantity | None = Field(None, description="smallest value of the candidate itself")
-    corpus: str | None = Field(None, description="perplexity: judge this corpus only")
-    by: Literal["category", "subject"] | None = Field(None, description="a guard rail over groups of items")
-    batch: Positive | None = Field(None, description="profile: judge this batch size only")
-    severity: Annotated[Severity, Field(strict=False)] | None = Field(
-        None, description="default: blocking; advisory for the judge's metrics"
-    )
-    scope: Annotated[Scope, Field(strict=False)] = Scope.BENCHMARK
-    max_items: Annotated[int, Field(ge=BLOCK_ITEMS)] | None = Field(
-        None,
-        description="items after which one last look is taken, at least 32, which is one block: half of the error is "
-        "kept for it",
-    )
-    max_lost: Lost = Field(0, description="items that may be lost: a count or a percentage")
-
-    @model_validator(mode="after")
-    def _one_bound(self) -> RuleSettings:
-        given = [k.value for k in BoundKind if getattr(self, k.value) is not None]
-        if len(given) != 1:
-            kinds = ", ".join(k.value for k in BoundKind)
-            found = " and ".join(given) if given else "no bound"
-            raise ValueError(f"found {found}, expected exactly one of {kinds}")
-        return self
-
-    def bound(self) -> Bound:
-        """The one bound, parsed."""
-        kind = next(k for k in BoundKind if getattr(self, k.value) is not None)
-        raw = getattr(self, kind.value)
-        if isinstance(raw, str):
-            return Bound(kind=kind, value=_PARSERS[kind](raw), text=raw)
-        return Bound(kind=kind, value=raw, text=f"{raw:g}")
-
-    def effective_severity(self) -> Severity:
-        """As written, else blocking; a judge's opinion blocks only where the policy says so."""
-        if self.severity is not None:
-            return self.severity
-        return Severity.ADVISORY if self.metric in JUDGE_METRICS else Severity.BLOCKING
-
-    def lost(self) -> MaxLost:
-        if isinstance(self.max_lost, str):
-            return MaxLost(count=None, share=units.percent(self.max_lost))
-        return MaxLost(count=self.max_lost, share=None)
 
 
 class StageSettings(Strict):
@@ -154,7 +79,7 @@ class PerplexityStage(StageSettings):
     kind: Literal["perplexity"]
     corpora: Annotated[list[Corpus], Field(min_length=1)]
     top_k: Annotated[int, Field(ge=0, le=4096)] = Field(256, description="log-probabilities kept per token; 0: none")
-    max_store: Quantity | None = Field(
+    max_store: Size | None = Field(
         None, description="largest size of the baseline's distributions on disk, such as 256MiB: keeps fewer than top_k"
     )
     rules: Annotated[list[RuleSettings], Field(min_length=1)]
@@ -290,7 +215,7 @@ class ProfileStage(StageSettings):
     """Memory, load time, latency and throughput, both checkpoints side by side."""
 
     kind: Literal["profile"]
-    batch_sizes: Annotated[list[Positive], Field(min_length=1)] = [1, 8]
+    batch_sizes: list[Positive] = Field([1, 8], min_length=1)
     prompt_tokens: Positive = 128
     new_tokens: Annotated[int, Field(ge=2)] = 32
     blocks: Annotated[int, Field(ge=3)] = Field(8, description="interleaved pairs of timing blocks")

@@ -12,10 +12,12 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from gate import engines
 from gate import policy as models
 from gate.document import Document, Place
 from gate.policy import Location, Policy, Stage
 from gate.policy_problems import did_you_mean, stage_problems
+from gate.policy_rule import RuleSettings
 
 Mistake = tuple[Place, Location, str]
 
@@ -26,10 +28,16 @@ _STAGES: dict[str, type[Stage]] = {
     "profile": models.ProfileStage,
 }
 _PARTS: dict[str, tuple[type[BaseModel], str]] = {
-    "rules": (models.RuleSettings, "a rule"),
+    "rules": (RuleSettings, "a rule"),
     "corpora": (models.Corpus, "a corpus"),
     "tasks": (models.Task, "a task"),
     "checkpoints": (models.CheckpointSettings, "a named checkpoint"),
+}
+_ENGINES: dict[str, tuple[type[BaseModel], str]] = {
+    "engines": (engines.Engines, "engines"),
+    "hf": (engines.HfEngine, "engines.hf"),
+    "vllm": (engines.VllmEngine, "engines.vllm"),
+    "openai": (engines.OpenaiEngine, "engines.openai"),
 }
 _TYPES = {
     "string_type": "text",
@@ -131,7 +139,7 @@ def _quoting(kind: str, written: str | None, value: object) -> str:
 def _unknown_key(at: Location, data: Any) -> str:
     key, fields = str(at[-1]), _fields(at[:-1], data)
     suggestion = did_you_mean(key, fields)
-    homes = [words for model, words in _PARTS.values() if key in model.model_fields]
+    homes = [words for model, words in (*_PARTS.values(), *_ENGINES.values()) if key in model.model_fields]
     homes += [f"a {kind} stage" for kind, model in _STAGES.items() if key in model.model_fields]
     homes += ["the top level"] if key in Policy.model_fields else []
     if not suggestion and homes:
@@ -145,6 +153,8 @@ def _fields(at: Location, data: Any) -> list[str]:
         return list(Policy.model_fields)
     if at[-1] == "judge":
         return list(models.Judge.model_fields)
+    if at[-1] in _ENGINES and "engines" in at:
+        return list(_ENGINES[str(at[-1])][0].model_fields)
     if at[-2] == "stages":
         return list(_STAGES[_at(data, at)["kind"]].model_fields)
     return list(_PARTS[str(at[-2])][0].model_fields)

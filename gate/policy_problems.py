@@ -10,7 +10,6 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from gate import metrics, units
 from gate.policy import (
-    JUDGE_METRICS,
     Decoding,
     DomainStage,
     LmEvalStage,
@@ -18,11 +17,11 @@ from gate.policy import (
     PerplexityStage,
     Policy,
     ProfileStage,
-    RuleSettings,
     Stage,
     planned_rules,
     rule_settings,
 )
+from gate.policy_rule import JUDGE_METRICS, RuleSettings
 from gate.records import BoundKind, Direction, Estimand, Metric, Severity
 
 Problem = tuple[Location, str]

@@ -101,6 +101,7 @@ Quantity = Annotated[
 Duration = Annotated[
     str, _written(units.duration_seconds, positive=True), _text_schema(units.DURATION_PATTERN, "90s", "20min")
 ]
+Size = Annotated[str, _written(units.size_bytes), _text_schema(units.SIZE_PATTERN, "256MiB", "2GiB")]
 Sample = Annotated[int | str, _count_or_share(1), _count_or_share_schema(1)]
 Lost = Annotated[int | str, _count_or_share(0), _count_or_share_schema(0)]
 

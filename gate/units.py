@@ -17,6 +17,7 @@ PERCENT_PATTERN = r"^\d+(\.\d+)?\s*%$"
 POINTS_PATTERN = r"^\d+(\.\d+)?\s*pp$"
 SPEEDUP_PATTERN = r"^\d+(\.\d+)?\s*x?$"
 DURATION_PATTERN = r"^\d+(\.\d+)?\s*(ms|s|min|h)$"
+SIZE_PATTERN = r"^\d+(\.\d+)?\s*(B|KB|MB|GB|KiB|MiB|GiB|TiB)$"
 QUANTITY_PATTERN = r"^\d+(\.\d+)?([eE][+-]?\d+)?\s*(%|B|KB|MB|GB|KiB|MiB|GiB|TiB|ms|s|min|h)?$"
 
 
@@ -54,6 +55,12 @@ def quantity(text: str) -> float:
     if unit == "%":
         return number / 100
     return number * (_BYTES.get(unit) or _SECONDS.get(unit) or 1.0)
+
+
+def size_bytes(text: str) -> int:
+    """`2GiB` → 2147483648."""
+    number, unit = _split(text, "|".join(_BYTES), "a size such as 256MiB or 2GiB")
+    return int(number * _BYTES[unit])
 
 
 def dimension(text: str) -> str:

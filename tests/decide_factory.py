@@ -36,7 +36,7 @@ TERMS = Terms(confidence=CONFIDENCE, fail_confidence=CONFIDENCE, order_seed=None
 
 def bound(text: str) -> Bound:
     """`max_drop 3pp` and the like, as a policy would parse it."""
-    from gate.policy import RuleSettings
+    from gate.policy_rule import RuleSettings
 
     kind, value = text.split()
     return RuleSettings.model_validate({"metric": "accuracy", kind: value}).bound()

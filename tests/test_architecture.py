@@ -43,6 +43,7 @@ HOME = {
     "policy_file": "policy",
     "policy_mistakes": "policy",
     "policy_problems": "policy",
+    "policy_rule": "policy",
     "policy_values": "policy",
     "replay": "finished",
     "task_catalog": "records",

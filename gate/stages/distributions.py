@@ -38,6 +38,12 @@ def row_type(k: int) -> np.dtype[np.void]:
     return np.dtype(fields)
 
 
+def largest_k(max_bytes: int, n_tokens: int) -> int:
+    """How many log-probabilities per token keep the rows of `n_tokens` within `max_bytes`; 0 if not even one does."""
+    per_token, fixed = row_type(1).itemsize - row_type(0).itemsize, row_type(0).itemsize
+    return max(0, (max_bytes // max(n_tokens, 1) - fixed) // per_token)
+
+
 class Writer:
     """Streams rows to `folder`.  As a context manager it drops what it wrote unless `finish` was reached."""
 

@@ -21,6 +21,7 @@ from time import perf_counter
 import numpy as np
 from numpy.typing import NDArray
 
+from gate import units
 from gate.backends import Backend, OutOfMemory, WindowScores
 from gate.errors import ArtifactError, CouldNotMeasure
 from gate.metrics import PERPLEXITY
@@ -81,7 +82,7 @@ def measure(backend: Backend, settings: PerplexityStage, context: Context) -> It
     first, last = plan.looks[0], plan.looks[-1]
     n_expected = sum(len(text.units(first)) for text in plan.texts)
     with ExitStack() as stack:
-        divergent = _divergence(backend, settings, context, stack)
+        divergent = _divergence(backend, settings, context, stack, sum(text.n_scored(last) for text in plan.texts))
         if divergent.note is not None:
             notes.append(divergent.note)
         metrics = tuple(PERPLEXITY.values()) if divergent.reader is not None else (PERPLEXITY["perplexity"],)
@@ -132,8 +133,10 @@ def measure(backend: Backend, settings: PerplexityStage, context: Context) -> It
                 started = perf_counter()
 
 
-def _divergence(backend: Backend, settings: PerplexityStage, context: Context, stack: ExitStack) -> _Divergence:
-    """Open the writer or the reader of distributions, or say why there is none."""
+def _divergence(
+    backend: Backend, settings: PerplexityStage, context: Context, stack: ExitStack, n_tokens: int
+) -> _Divergence:
+    """Open the writer or the reader of the distributions of `n_tokens`, or say why there is none."""
     if settings.top_k == 0:
         return _Divergence(top_k=0, writer=None, reader=None, note=None)
     if not backend.info.has_logits:
@@ -144,6 +147,11 @@ def _divergence(backend: Backend, settings: PerplexityStage, context: Context, s
     folder = context.artifacts / f"distributions-{name[:16]}"
     if context.role is Role.BASELINE:
         top_k = min(settings.top_k, backend.info.vocabulary_size)
+        if settings.max_store is not None:
+            top_k = min(top_k, distributions.largest_k(units.size_bytes(settings.max_store), n_tokens))
+        if top_k < 1:
+            note = f"perplexity only: max_store {settings.max_store} has no room for {n_tokens:,} tokens' distributions"
+            return _Divergence(top_k=0, writer=None, reader=None, note=note)
         writer = distributions.Writer(folder, k=top_k, settings_digest=context.settings_digest)
         return _Divergence(top_k=top_k, writer=stack.enter_context(writer), reader=None, note=None)
     try:
@@ -156,7 +164,10 @@ def _divergence(backend: Backend, settings: PerplexityStage, context: Context, s
             f"beyond the candidate's vocabulary of {backend.info.vocabulary_size}"
         )
         return _Divergence(top_k=0, writer=None, reader=None, note=note)
-    note = f"KL is a lower bound, from the baseline's {reader.k} most likely tokens and the mass of the others"
+    note = (
+        f"KL is a lower bound, from the baseline's {reader.k} most likely tokens and the mass of the others, "
+        f"kept in float32 ({len(reader.rows) * reader.rows.dtype.itemsize / 2**20:,.1f} MiB)"
+    )
     return _Divergence(top_k=1, writer=None, reader=reader, note=note)
 
 

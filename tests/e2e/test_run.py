@@ -223,6 +223,12 @@ def test_the_same_checkpoint_twice_is_a_usage_error_unless_asked_for(
     assert world.finding("fraud.accuracy.max_drop").counts["b"] == 0
 
 
+def test_an_a_a_run_says_what_storing_distributions_changed(world: World) -> None:
+    assert world.run(world.policy(stages=["sanity"]), "--allow-identical", candidate=world.root / "baseline") == 0
+    (note,) = (n for n in world.record().notes if "mean KL" in n)
+    assert note.startswith("sanity: prose: mean KL 0 nats between two runs of the same model")
+
+
 def test_a_second_run_into_the_same_folder_replaces_the_first(world: World) -> None:
     policy = world.policy(stages=["fraud"])
     world.run(policy)

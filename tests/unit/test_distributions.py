@@ -63,6 +63,14 @@ def test_a_row_takes_eight_bytes_per_kept_token_and_eight_more(tmp_path: Path) -
     assert distributions.row_type(256).itemsize == 2056
 
 
+@pytest.mark.parametrize("n_tokens", [1, 193, 64_000])
+@pytest.mark.parametrize("max_bytes", [0, 16, 40, 200_000, 2**28])
+def test_the_largest_k_is_the_last_that_fits(max_bytes: int, n_tokens: int) -> None:
+    k = distributions.largest_k(max_bytes, n_tokens)
+    assert k == 0 or distributions.row_type(k).itemsize * n_tokens <= max_bytes
+    assert distributions.row_type(k + 1).itemsize * n_tokens > max_bytes
+
+
 def test_a_unit_is_found_by_key_and_length_only(tmp_path: Path) -> None:
     _write(tmp_path / "d", {"a": 7})
     reader = distributions.read(tmp_path / "d", settings_digest="settings")

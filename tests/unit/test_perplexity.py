@@ -271,6 +271,22 @@ def test_the_candidate_is_compared_with_the_stored_distributions(base: Path) -> 
     assert any(note.startswith("KL is a lower bound, from the baseline's 5 most likely") for note in measured.notes)
 
 
+def test_what_is_kept_of_the_distributions_fits_the_largest_size(base: Path) -> None:
+    stage = _stage(top_k=20).model_copy(update={"max_store": "10KB"})  # 193 tokens: 51 bytes each
+    _measure(base, Bigram(), stage)
+    (rows,) = (base / "artifacts").glob("*/rows.bin")
+    assert rows.stat().st_size == 193 * (8 * 5 + 8) <= 10_000
+    measured = _measure(base, Bigram(noise=0.3), stage, Role.CANDIDATE)
+    assert any("baseline's 5 most likely" in note and "float32 (0.0 MiB)" in note for note in measured.notes)
+
+
+def test_a_largest_size_without_room_for_one_token_each_is_said(base: Path) -> None:
+    stage = _stage().model_copy(update={"max_store": "3KB"})
+    measured = _measure(base, Bigram(), stage)
+    assert "perplexity only: max_store 3KB has no room for 193 tokens' distributions" in measured.notes
+    assert [m.name for m in _measure(base, Bigram(), stage, Role.CANDIDATE).metrics] == ["perplexity"]
+
+
 def test_with_the_whole_vocabulary_kept_kl_and_its_percentiles_are_exact(base: Path) -> None:
     baseline, candidate = Bigram(), Bigram(noise=0.3)
     _measure(base, baseline, _stage(top_k=4096))

@@ -10,18 +10,17 @@ from pydantic import ValidationError
 from gate.errors import DataError
 from gate.metrics import DOMAIN as DOMAIN_METRICS
 from gate.policy import (
-    JUDGE_METRICS,
     DomainStage,
     LmEvalStage,
     Location,
     PerplexityStage,
     Policy,
-    RuleSettings,
     planned_rules,
     sample_size,
     split,
 )
 from gate.policy_problems import rule_problems
+from gate.policy_rule import JUDGE_METRICS, RuleSettings
 from gate.records import BoundKind, Severity
 from gate.stages.domain_scores import declared
 

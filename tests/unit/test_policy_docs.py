@@ -9,9 +9,11 @@ import pytest
 import yaml
 
 from gate import metrics, policy, units
+from gate.engines import Engines
 from gate.errors import PolicyError
-from gate.policy import Policy, RuleSettings
+from gate.policy import Policy
 from gate.policy_problems import rule_problems
+from gate.policy_rule import RuleSettings, Strict
 from gate.records import BoundKind
 
 TEXT = (Path(__file__).parents[2] / "docs" / "policy.md").read_text(encoding="utf-8")
@@ -38,7 +40,18 @@ def test_the_examples_together_are_a_policy_without_contradictions() -> None:
     (head,) = [example for example in EXAMPLES if isinstance(example, dict)]
     shown = Policy.model_validate({**head, "stages": STAGES})
     assert list(rule_problems(shown)) == []
-    assert Policy.model_validate({"version": 1, "stages": STAGES}) == shown.model_copy(update={"budget": None})
+    assert Policy.model_validate({"version": 1, "stages": STAGES}) == shown.model_copy(
+        update={"budget": None, "engines": Engines()}
+    )
+
+
+@pytest.mark.parametrize("backend", Engines.model_fields)
+def test_the_example_shows_settings_of_every_backend(backend: str) -> None:
+    (head,) = [example for example in EXAMPLES if isinstance(example, dict)]
+    assert (
+        Policy.model_validate({**head, "stages": STAGES}).engines.of(backend, Engines()).given()
+        == (head["engines"][backend])
+    )
 
 
 def test_the_single_rule_is_one() -> None:
@@ -57,7 +70,7 @@ def test_every_bound_and_every_key_of_a_rule_is_explained() -> None:
 
 
 @pytest.mark.parametrize("model", MODELS, ids=lambda model: model.__name__)
-def test_every_other_key_is_named(model: type[policy.Strict]) -> None:
+def test_every_other_key_is_named(model: type[Strict]) -> None:
     assert [key for key in model.model_fields if not re.search(rf"\b{key}\b", TEXT)] == []
 
 
