@@ -68,6 +68,8 @@ class Side:
         self._start = start
         self._worker: MeasuringWorker | None = None
         self._info: BackendInfo | None = None
+        self.known: BackendInfo | None = None
+        """What was opened, also when its worker is gone."""
 
     def started(self) -> MeasuringWorker:
         """The worker process, model not necessarily loaded; a fresh one if the last is gone.  Raises WorkerError."""
@@ -81,7 +83,7 @@ class Side:
         """The worker with its model loaded.  Raises CheckpointError, WorkerError."""
         worker = self.started()  # forgets `_info` together with a worker that is gone
         if self._info is None:
-            self._info = worker.open()
+            self._info = self.known = worker.open()
         return worker, self._info
 
     def drop(self) -> None:

@@ -165,7 +165,8 @@ class Worker:
 
     def open(self) -> BackendInfo:
         """Load the model.  Raises CheckpointError, WorkerError."""
-        return BackendInfo(**self._call(self._open_request, "while loading the model"))
+        found = self._call(self._open_request, "while loading the model")
+        return BackendInfo(**{**found, "notes": tuple(found["notes"])})
 
     def begin(self, *, stage: Mapping[str, Any], context: Mapping[str, Any], on_progress: Progress) -> Stream:
         """Start measuring one stage; it goes on only while its stream is asked to, so several can take turns.

@@ -6,7 +6,7 @@ The order of things and the reasons for what was skipped live here; all I/O is i
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Protocol
 
@@ -126,6 +126,7 @@ class _Run:
         self.measurements: dict[str, list[Measurement]] = {}
         self.flips: list[Flip] = []
         self.notes: list[str] = []
+        self.packages: dict[str, str] = {}
         self.floors: Floors = {}
         self.broken: dict[tuple[str, str], CouldNotMeasure] = {}
         self.quality: Quality | None = None
@@ -162,6 +163,8 @@ class _Run:
             except KeyboardInterrupt:
                 interrupted = True
                 self._skip_rest("interrupted by the user")
+        for side in sides.values():
+            self._opened(side)
         for problem_text in self.services.store.problems:
             self._note(problem_text)
         return self._decided(interrupted)
@@ -212,6 +215,16 @@ class _Run:
             )
         if self.floors:
             self.request.refuse_hopeless(floors=self.floors)
+
+    def _opened(self, side: Side) -> None:
+        """What the backend said when it loaded the model; its interpreter, and so its packages, may not be ours."""
+        if side.known is None:
+            return
+        self.packages |= {name.replace("_", "-"): version for name, version in side.known.packages.items()}
+        for text in side.known.notes:
+            self._note(f"{side.role}: {text}")
+        for kind, reason in side.known.unserved.items():
+            self._note(f"{side.role}: the {side.known.name} backend cannot serve {kind} stages: {reason}")
 
     def _check(self, collector: Collector) -> None:
         """Everything that can be said of the stages without a model, before anything is paid for.
@@ -362,7 +375,9 @@ class _Run:
             policy=self.policy_data,
             baseline=self.refs.get(Role.BASELINE),
             candidate=candidate,
-            environment=self.services.environment,
+            environment=replace(
+                self.services.environment, packages={**self.services.environment.packages, **self.packages}
+            ),
             stages=self._in_order(),
             flips=tuple(self.flips),
             quality=self.quality,

@@ -59,7 +59,8 @@ class BackendInfo:
     """`context_length` is in tokens; `load_seconds` is the wall time from nothing to ready.
 
     `unserved` says which kinds of stages this model cannot be measured by, each with the reason: a server without
-    log-probabilities cannot serve `perplexity`.
+    log-probabilities cannot serve `perplexity`.  `notes` are for the reader of the record: what the backend does
+    otherwise than asked, such as weights that are dequantized when they are loaded.
     """
 
     name: str
@@ -72,6 +73,7 @@ class BackendInfo:
     has_logits: bool
     packages: Mapping[str, str]
     unserved: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -55,7 +55,9 @@ class FakeBackend:
             vocabulary_size=VOCABULARY,
             load_seconds=settings.load_seconds,
             has_logits=settings.has_logits,
-            packages={},
+            packages=settings.packages,
+            unserved=settings.unserved,
+            notes=settings.notes,
         )
 
     def encode(self, text: str) -> list[int]:

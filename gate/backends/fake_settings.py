@@ -63,6 +63,9 @@ class FakeSettings(Strict):
     timing_noise: Rate = 0.02
     sleep_seconds: Amount = Field(0.0, description="real time spent on each item")
     noise_bytes: Count = Field(0, description="rubbish written to stdout and to stderr for each item")
+    unserved: dict[str, str] = Field(default_factory=dict, description="{stage kind: why it cannot be measured}")
+    notes: tuple[str, ...] = ()
+    packages: dict[str, str] = Field(default_factory=dict, description="{package: version} that it claims to run on")
     faults: tuple[Fault, ...] = ()
 
 

@@ -223,6 +223,25 @@ def test_the_same_checkpoint_twice_is_a_usage_error_unless_asked_for(
     assert world.finding("fraud.accuracy.max_drop").counts["b"] == 0
 
 
+def test_what_a_backend_cannot_serve_is_an_error_that_says_so(world: World) -> None:
+    served = world.checkpoint("served", unserved={"domain": "the server writes no text"}, seed=2)
+    assert world.run(world.policy(stages=["sanity", "fraud"]), candidate=served) == 4
+    finding = world.finding("fraud.accuracy.max_drop")
+    assert "the fake backend cannot serve a domain stage here: the server writes no text" in finding.reason
+    notes = world.record().notes
+    assert "candidate: the fake backend cannot serve domain stages: the server writes no text" in notes
+    assert world.finding("sanity.perplexity.max_increase").status is Status.PASS
+
+
+def test_the_record_has_the_notes_and_packages_of_the_backend(world: World) -> None:
+    odd = world.checkpoint("odd", notes=["weights are dequantized when loaded"], packages={"lm_eval": "9.9"}, seed=2)
+    assert world.run(world.policy(stages=["fraud"]), candidate=odd) == 0
+    record = world.record()
+    assert "candidate: weights are dequantized when loaded" in record.notes
+    assert record.environment.packages["lm-eval"] == "9.9"  # of the interpreter that measured
+    assert "pydantic" in record.environment.packages
+
+
 def test_an_a_a_run_says_what_storing_distributions_changed(world: World) -> None:
     assert world.run(world.policy(stages=["sanity"]), "--allow-identical", candidate=world.root / "baseline") == 0
     (note,) = (n for n in world.record().notes if "mean KL" in n)

@@ -174,8 +174,8 @@ def changed(old: str, new: str) -> str:
         ("budget: 20min", "engines: {vlm: {}}", "3:11: engines.vlm: unknown key 'vlm': did you mean 'vllm'?"),
         ("budget: 20min", "engines: {vllm: {max_model_length: 9}}", "3:18: engines.vllm.max_model_length: unknown key "
          "'max_model_length': did you mean 'max_model_len'?"),
-        ("budget: 20min", "engines: {hf: {prefix_cache: 2}}", "3:30: engines.hf.prefix_cache: found '2', expected a size "
-         "such as 256MiB or 2GiB"),
+        ("budget: 20min", "engines: {hf: {prefix_cache: 2}}", "3:30: engines.hf.prefix_cache: found '2', expected a "
+         "size such as 256MiB or 2GiB"),
         ("budget: 20min", "confidence: 1", "3:13: confidence: found '1', expected less than 1"),
         ("budget: 20min", "confidence: .nan", "3:13: confidence: found '.nan', expected a finite number"),
         ("budget: 20min", "seed: " + "9" * 5000, "3:7: seed: found '" + "9" * 40 + "', which is not a number"),
