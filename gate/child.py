@@ -1,4 +1,4 @@
-"""A measuring child as a process: its environment, its pipes, its death, the end of its log.
+"""A measuring child as a process: its environment, its pipes, its memory, its death, the end of its log.
 
 Knows nothing of requests and measurements; `launch` speaks with it.
 """
@@ -17,6 +17,7 @@ import time
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
+from gate import resident
 from gate.errors import UsageError
 from gate.frames import Frame, Sender, Unpacker
 
@@ -50,6 +51,7 @@ END_SECONDS = 5.0
 
 _HEARTBEAT_SECONDS = 5.0
 _STACKS_SECONDS = 0.5
+_WEIGHED_SECONDS = 1.0
 _TICK_SECONDS = 0.25
 _READ_BYTES = 1 << 20
 _SECRET_NAME = re.compile(
@@ -82,12 +84,36 @@ class Ended(Exception):
     """The child has ended or closed its pipe: `Child.epitaph` says how."""
 
 
+class Outgrown(Exception):
+    """The child took more memory than it may."""
+
+    def __init__(self, held_bytes: int, limit_bytes: int) -> None:
+        self.held_bytes = held_bytes
+        self.limit_bytes = limit_bytes
+        super().__init__(f"{held_bytes} of {limit_bytes} bytes")
+
+
 class Child:
     """One process in a session of its own, with a pipe for requests and one for replies."""
 
-    def __init__(self, *, interpreter: str, env: Mapping[str, str], log: Path, silence_seconds: float) -> None:
-        """Start it.  Raises UsageError when the interpreter cannot be run."""
+    def __init__(
+        self,
+        *,
+        interpreter: str,
+        env: Mapping[str, str],
+        log: Path,
+        silence_seconds: float,
+        network: bool,
+        device: str,
+        memory_bytes: int,
+    ) -> None:
+        """Start it, with a network or without.  Raises UsageError when the interpreter cannot be run.
+
+        `memory_bytes` is for all its processes together.
+        """
         self.log = log
+        self._memory_bytes = memory_bytes
+        self._weighed_at = 0.0
         self._oom_kills = _kernel_oom_kills()
         self._unpacker = Unpacker()
         log.parent.mkdir(parents=True, exist_ok=True)
@@ -103,6 +129,8 @@ class Child:
                         f"{min(_HEARTBEAT_SECONDS, silence_seconds / 4):g}",
                         # Linux reports the death of the *thread* that started it, so only the main one may ask for it
                         "1" if threading.current_thread() is threading.main_thread() else "0",
+                        "1" if network else "0",
+                        device,
                     ],
                     stdin=subprocess.DEVNULL,
                     stdout=output,
@@ -130,12 +158,18 @@ class Child:
         return self._process.pid
 
     def next_frame(self, until: float) -> Frame | None:
-        """The next frame, or None when the monotonic time `until` passes first.  Raises Ended, FrameError."""
+        """The next frame, or None when the monotonic time `until` passes first.
+
+        Raises:
+            Ended, Outgrown: there is no point in waiting on.
+            FrameError: what came is no frame.
+        """
         for frame in self._unpacker.feed(b""):
             return frame
         poller = select.poll()
         poller.register(self._replies, select.POLLIN)
         while True:
+            self._weigh()
             left = until - time.monotonic()
             if poller.poll(max(0.0, min(left, _TICK_SECONDS)) * 1000):
                 data = os.read(self._replies, _READ_BYTES)
@@ -147,6 +181,14 @@ class Child:
                 raise Ended
             elif left <= 0:
                 return None
+
+    def _weigh(self) -> None:
+        """Raises Outgrown.  A limit on address space would not do: weights are mapped, and a GPU's driver maps more."""
+        if time.monotonic() - self._weighed_at >= _WEIGHED_SECONDS:
+            held = resident.held_bytes(self.pid)
+            if held > self._memory_bytes:
+                raise Outgrown(held, self._memory_bytes)
+            self._weighed_at = time.monotonic()
 
     def epitaph(self) -> tuple[str, str]:
         """(kind, how the child ended) after Ended; kills what is left of it."""
@@ -203,6 +245,11 @@ class Child:
             file.seek(max(self._log_start, end - TAIL_BYTES))
             text = file.read().decode("utf-8", errors="replace")
         return re.sub(r"[^\n]*\r(?!\n)", "", text).strip()
+
+
+def printable(text: str) -> str:
+    """What a library said, without what a terminal would obey."""
+    return "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in text)
 
 
 def _kernel_oom_kills() -> int | None:

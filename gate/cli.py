@@ -17,9 +17,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from gate import __version__, terminal
+from gate.commands import baseline as baselines
 from gate.commands.calibrate import calibrate
 from gate.commands.compare import compare
 from gate.commands.decide import decide
+from gate.commands.fetch import fetch, online_worker
+from gate.commands.inspect import inspect
 from gate.commands.plan import plan
 from gate.errors import ExitCode, GateError, UsageError
 
@@ -49,7 +52,9 @@ PolicyPath = Annotated[Path, typer.Option("--policy", "-p", help="YAML with stag
 BackendName = Annotated[str, typer.Option(help="What runs the models: hf (transformers) or fake (for tests).")]
 DeviceName = Annotated[str | None, typer.Option(help="cuda or cpu; default: cuda where there is one.")]
 PythonPath = Annotated[str | None, typer.Option(help="Interpreter of the workers, with gate installed there.")]
-StorePath = Annotated[Path | None, typer.Option(help="Folder of the baseline store; default: the user's cache.")]
+StorePath = Annotated[
+    str | None, typer.Option(help="Baseline store: folder or URL (s3://, gs://, az://); default: the user's cache.")
+]
 
 
 @app.callback(invoke_without_command=True)
@@ -69,6 +74,7 @@ def run(
     device: DeviceName = None,
     python: PythonPath = None,
     store: StorePath = None,
+    store_read_only: Annotated[bool, typer.Option(help="Use stored baselines, keep none: for untrusted jobs.")] = False,
     stage: Annotated[
         list[str] | None, typer.Option(help="Run only this stage (repeatable); such a run never passes.")
     ] = None,
@@ -98,6 +104,7 @@ def run(
         device=device,
         python=python,
         store=store,
+        store_read_only=store_read_only,
         stages=tuple(stage or ()),
         keep_going=keep_going,
         allow_identical=allow_identical,
@@ -144,7 +151,8 @@ def demo(
             backend="hf",
             device="cpu",
             python=None,
-            store=out / "baseline-store",
+            store=str(out / "baseline-store"),
+            store_read_only=False,
             stages=(),
             keep_going=False,
             allow_identical=False,
@@ -157,50 +165,13 @@ def demo(
     screen.print(Text(shown.reuse_line([r for _, r in rows]), style="dim"), soft_wrap=True)
 
 
-@app.command()
-def fetch(
-    policy: PolicyPath,
-    baseline: Annotated[str | None, typer.Option(help="Checkpoint to download, as for gate run.")] = None,
-    candidate: Annotated[str | None, typer.Option(help="Checkpoint to download, as for gate run.")] = None,
-    python: PythonPath = None,
-) -> None:
-    """Download what a run needs (checkpoints, data sets, metrics): the only command that does.
-
-    gate fetch -p thresholds/default.yaml --baseline org/model --candidate org/model-w4a16
-    """
-    import tempfile
-
-    from gate import launch
-    from gate.backends import Checkpoint
-    from gate.fetching import SILENCE_SECONDS, fetch_all
-    from gate.policy_file import load_policy
-    from gate.records import Role
-
-    loaded = load_policy(policy)
-    with tempfile.TemporaryDirectory() as folder:
-
-        def start() -> launch.Worker:
-            return launch.start(
-                backend="hf",
-                checkpoint=Checkpoint(path="", load={}, dtype="auto", tokenizer=None),  # no model is loaded
-                role=Role.BASELINE,
-                device="cpu",
-                python=python,
-                log=Path(folder) / "log.txt",
-                silence_seconds=SILENCE_SECONDS,
-                start_seconds=120.0,
-                online=True,
-            )
-
-        for line in fetch_all(loaded, [r for r in (baseline, candidate) if r is not None], start):
-            typer.echo(line)
-    typer.echo("All of it is on this machine: gate run needs no network for it.")
-
-
+app.command()(fetch)
 app.command()(plan)
 app.command()(calibrate)
 app.command()(compare)
 app.command()(decide)
+app.add_typer(baselines.app)
+app.command()(inspect)
 
 
 @app.command()
@@ -246,7 +217,8 @@ def _run(
     backend: str,
     device: str | None,
     python: str | None,
-    store: Path | None,
+    store: str | None,
+    store_read_only: bool,
     stages: tuple[str, ...],
     keep_going: bool,
     allow_identical: bool,
@@ -257,13 +229,13 @@ def _run(
     from datetime import datetime
     from functools import partial
 
-    from gate import environment, launch, outputs, preflight
+    from gate import environment, fetching, launch, outputs, preflight
     from gate.backends import BACKENDS, Checkpoint
     from gate.console import RunConsole
     from gate.pipeline import Request, Services, run_gate
     from gate.policy import secrets_needed
     from gate.records import Role
-    from gate.store import Store, default_root
+    from gate.store import ready_store
 
     if backend not in BACKENDS:
         raise UsageError(f"unknown backend {backend!r}, expected one of {', '.join(BACKENDS)}")
@@ -271,8 +243,7 @@ def _run(
     if place.partition(":")[0] not in ("cpu", "cuda"):
         raise UsageError(f"unknown device {place!r}, expected cpu or cuda")
     preflight.refuse_hopeless(loaded)
-    kept = Store(store or default_root())
-    kept.check_writable()
+    kept = ready_store(store, read_only=store_read_only)
     outputs.prepare(out)
 
     keys = secrets_needed(loaded.policy)
@@ -288,9 +259,20 @@ def _run(
             silence_seconds=120.0,
             start_seconds=120.0,
             keep_env=keys,
+            network=launch.needs_network(loaded.policy),
         )
 
-    with (out / "log.txt").open("a", encoding="utf-8") as log:
+    def shown(line: str) -> None:
+        screen.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    with (
+        (out / "log.txt").open("a", encoding="utf-8") as log,
+        fetching.Fetcher(loaded, lambda: online_worker(python, out / "log.txt")) as fetcher,
+    ):
+        command = fetching.command(loaded, {"baseline": baseline, "candidate": candidate})
+        source = fetching.source_of_a_run(None if offline else fetcher, command, shown)
+        for line in () if offline else fetching.fetch_missing(fetcher, (baseline, candidate)):
+            shown(line)
         outcome = run_gate(
             Request(
                 policy=loaded,
@@ -302,10 +284,11 @@ def _run(
                 keep_going=keep_going,
                 allow_identical=allow_identical,
                 offline=offline,
+                fetch_command=command,
                 refuse_hopeless=partial(preflight.refuse_hopeless, loaded),
             ),
             Services(
-                start_worker=start,
+                start_worker=lambda role, chosen: fetching.CheckingWorker(start(role, chosen), source),
                 store=kept,
                 environment=environment.snapshot(place),
                 reporter=RunConsole(screen, log),

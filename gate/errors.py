@@ -53,6 +53,10 @@ class DataError(UsageError):
     """An evaluation file, a corpus or a task is missing or malformed."""
 
 
+class NotFetched(DataError):
+    """Data that would have to be downloaded is not on this machine."""
+
+
 class CouldNotMeasure(GateError):
     """A measurement was asked for and did not happen: never a pass, never a regression."""
 

@@ -7,21 +7,22 @@ from __future__ import annotations
 
 import json
 import math
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from gate import __version__
 from gate.backends import BackendInfo, Checkpoint
 from gate.checkpoint import ResolvedCheckpoint
-from gate.errors import ArtifactError, UsageError
+from gate.checkpoint.view import View
+from gate.errors import ArtifactError, CouldNotMeasure, GateError
 from gate.order import order_seed, sample_seed
 from gate.policy import Stage
 from gate.records import CheckpointRef, Environment, Estimand, Measurement, Metric, Observation, Role, merge
 from gate.stages import VERSIONS
-from gate.store import Store, stage_digest
+from gate.store import Entry, Store, stage_digest
 
 Progress = Callable[[int, int, str], None]
 
@@ -58,13 +59,31 @@ class Evidence:
     from_store: bool
 
 
-class Side:
-    """One role: its checkpoint and its worker, which is started, checked and loaded when first needed."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Again:
+    """A stored measurement of the baseline and one made now; `proposal` is where the store keeps it.
 
-    def __init__(self, role: Role, ref: CheckpointRef, checkpoint: Checkpoint, start: StartWorker) -> None:
+    It is None where every score is the same: there is nothing to promote.
+    """
+
+    old: Measurement
+    new: Measurement
+    proposal: Entry | None
+
+
+class Side:
+    """One role: its checkpoint and its worker, which is started, checked and loaded when first needed.
+
+    `ref` is what the checkpoint is, `view` what of it is loaded; `batch_size` goes before the policy's own.
+    """
+
+    def __init__(
+        self, role: Role, ref: CheckpointRef, view: View, start: StartWorker, *, batch_size: int | None = None
+    ) -> None:
         self.role = role
         self.ref = ref
-        self._checkpoint = checkpoint
+        self._view = view
+        self._checkpoint = to_load(view.checkpoint, batch_size=batch_size)
         self._start = start
         self._worker: MeasuringWorker | None = None
         self._info: BackendInfo | None = None
@@ -80,11 +99,19 @@ class Side:
         return self._worker
 
     def opened(self) -> tuple[MeasuringWorker, BackendInfo]:
-        """The worker with its model loaded.  Raises CheckpointError, WorkerError."""
+        """The worker with its model loaded.  Raises CheckpointError, Refused, WorkerError."""
         worker = self.started()  # forgets `_info` together with a worker that is gone
         if self._info is None:
-            self._info = self.known = worker.open()
+            try:
+                self._info = self.known = worker.open()
+            except GateError as problem:
+                raise self._view.explained(problem) from None
         return worker, self._info
+
+    @property
+    def runs_own_code(self) -> bool:
+        """Whether code of the checkpoint itself is run."""
+        return self._checkpoint.trust_remote_code
 
     def drop(self) -> None:
         """Close the worker, if any; the next use starts a fresh one."""
@@ -93,7 +120,7 @@ class Side:
             worker.close()
 
 
-def to_load(resolved: ResolvedCheckpoint, *, batch_size: int | None = None) -> Checkpoint:
+def to_load(resolved: ResolvedCheckpoint, *, batch_size: int | None) -> Checkpoint:
     """What a worker is told to load; `batch_size` goes before the policy's own."""
     engine = resolved.engine.given()
     return Checkpoint(
@@ -167,18 +194,71 @@ class Collector:
         Raises:
             WorkerError, CouldNotMeasure: it is not stored and could not be measured.
         """
-        digest = self._settings_digest(settings)
+        evidence, unkept = self._taken(self._key(source, settings), settings, seconds_left)
+        if unkept is not None and not evidence.measurement.failures:
+            self._store.problems.append(f"the baseline's measurement of {source} was used and not kept: {unkept}")
+        return evidence
+
+    def stored(self, source: str, settings: Stage) -> tuple[Evidence, str | None]:
+        """As `of_baseline`, for the sake of the store: with the reason why it was not kept, None if it is there.
+
+        Raises:
+            WorkerError, CouldNotMeasure: it is not stored and could not be measured.
+        """
+        return self._taken(self._key(source, settings), settings, lambda: None)
+
+    def again(self, source: str, settings: Stage) -> Again | None:
+        """Measure once more what is stored, and propose that in its place if it differs; None where nothing is stored.
+
+        Raises:
+            WorkerError, CouldNotMeasure: it could not be measured whole, or not be kept.
+        """
+        key = self._key(source, settings)
+        old = self._store.get(key)
+        if old is None:
+            return None
+        with self._store.reserve(key) as slot:
+            new = self._whole(settings, slot.artifacts, lambda: None)
+            if new.failures:
+                raise CouldNotMeasure(f"{lost(new)}: what is stored stays as it is")
+            same = new.observations == old.measurement.observations
+            proposal = None if same else slot.propose(new, self._provenance(settings))
+            return Again(old=old.measurement, new=new, proposal=proposal)
+
+    def _taken(self, key: str, settings: Stage, seconds_left: SecondsLeft) -> tuple[Evidence, str | None]:
+        """The baseline's measurement, from the store or made; and why it is not in the store, None if it is."""
+        stored = self._store.get(key)
+        if stored is not None:
+            return Evidence(measurement=stored.measurement, artifacts=stored.artifacts, from_store=True), None
+        slot = self._stack.enter_context(self._store.reserve(key))
+        measurement = self._whole(settings, slot.artifacts, seconds_left)
+        found = Evidence(measurement=measurement, artifacts=slot.artifacts, from_store=False)
+        if measurement.failures:
+            # An item may be lost by accident; a later run should get the chance to measure it.
+            return found, lost(measurement)
+        try:
+            kept = slot.commit(measurement, self._provenance(settings))
+        except ArtifactError as problem:  # a full disk must not cost a measurement that was paid for
+            return found, str(problem)
+        return Evidence(measurement=kept.measurement, artifacts=kept.artifacts, from_store=False), None
+
+    def _key(self, source: str, settings: Stage) -> str:
+        """Of the baseline's measurement: everything that can change it, and nothing that cannot.
+
+        How it is loaded and run (dtype, quantization, engine settings that change scores) is in its effective digest.
+        """
         # The workers' interpreter may not be ours, so its own packages are asked for; the candidate is needed anyway.
         _, loaded = self.candidate.opened()
-        key = self._store.key(
+        return self._store.key(
             {
                 "digest": self.baseline.ref.digest,
                 "effective_digest": self.baseline.ref.effective_digest,
                 "tokenizer_digest": self.baseline.ref.tokenizer_digest,
+                "trust_remote_code": "yes" if self.baseline.runs_own_code else "no",
                 "stage": settings.kind,
                 "stage_name": settings.name,
                 "source": source,
-                "settings_digest": digest,
+                "settings_digest": self._settings_digest(settings),
                 "sample_seed": self.sample_seed,
                 "backend": self._backend,
                 "packages": json.dumps(dict(loaded.packages), sort_keys=True),
@@ -186,27 +266,23 @@ class Collector:
                 "environment": self._environment.fingerprint,
             }
         )
-        stored = self._store.get(key)
-        if stored is not None:
-            return Evidence(measurement=stored.measurement, artifacts=stored.artifacts, from_store=True)
-        try:
-            slot = self._stack.enter_context(self._store.reserve(key))
-        except UsageError as problem:  # it could be written when the run began
-            self._store.problems.append(f"the baseline's measurement of {source} was used and not kept: {problem}")
-            artifacts = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="quantgate-")))
-            measured = self._whole(settings, artifacts, seconds_left)
-            return Evidence(measurement=measured, artifacts=artifacts, from_store=False)
-        measurement = self._whole(settings, slot.artifacts, seconds_left)
-        if measurement.failures:
-            # An item may be lost by accident; a later run should get the chance to measure it.
-            return Evidence(measurement=measurement, artifacts=slot.artifacts, from_store=False)
-        provenance = {"uri": self.baseline.ref.uri, "environment": self._environment.fingerprint}
-        try:
-            kept = slot.commit(measurement, provenance)
-        except ArtifactError as problem:  # a full disk must not cost a measurement that was paid for
-            self._store.problems.append(f"the baseline's measurement of {source} was used and not kept: {problem}")
-            return Evidence(measurement=measurement, artifacts=slot.artifacts, from_store=False)
-        return Evidence(measurement=kept.measurement, artifacts=kept.artifacts, from_store=False)
+
+    def _provenance(self, settings: Stage) -> dict[str, Any]:
+        """For people: nothing is decided by it."""
+        ref, here = self.baseline.ref, self._environment
+        return {
+            "uri": ref.uri,
+            "revision": ref.revision,
+            "architecture": ref.architecture,
+            "n_parameters": ref.n_parameters,
+            "settings": settings.model_dump(mode="json", exclude_none=True, exclude={"rules"}),
+            "platform": here.platform,
+            "python": here.python,
+            "devices": list(here.device_names),
+            "driver": here.driver,
+            "git_commit": here.git_commit,
+            "gate": __version__,
+        }
 
     def _whole(self, settings: Stage, artifacts: Path, seconds_left: SecondsLeft) -> Measurement:
         stream = self._begin(self.baseline, settings, artifacts, None)
@@ -252,7 +328,7 @@ class Collector:
                 "base": str(self._base),
                 "settings_digest": self._settings_digest(settings),
                 "sample_seed": self.sample_seed,
-                "order_seed": self.order_seed if side is self.candidate else self.sample_seed,
+                "order_seed": self.order_seed if side.role is Role.CANDIDATE else self.sample_seed,
                 "artifacts": str(artifacts),
                 "block": block,
             },
@@ -268,6 +344,12 @@ def _parts(stream: Stream, seconds_left: SecondsLeft) -> Iterator[Measurement]:
 def whole(measurement: Measurement) -> Measurement:
     """The measurement of a stage that came to its end: whatever it did not yield is lost, not left to be asked."""
     return replace(measurement, n_reached=measurement.n_expected)
+
+
+def lost(measurement: Measurement) -> str:
+    """How much of it could not be measured, and why the first item could not."""
+    first = measurement.failures[0]
+    return f"{len(measurement.failures)} of {measurement.n_expected} items were lost ({first.kind}: {first.message})"
 
 
 def with_scalar(measurement: Measurement, metric: Metric, value: float) -> Measurement:

@@ -14,16 +14,26 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self
 
-from gate import __version__, wire
+from gate import __version__, resident, wire
 from gate.backends import BACKENDS, BackendInfo, Checkpoint
-from gate.child import Child, Ended, environment
+from gate.child import Child, Ended, Outgrown, environment, printable
 from gate.errors import BudgetExceeded, GateError, UsageError, WorkerError
 from gate.frames import PROTOCOL, Frame, FrameError
+from gate.policy import DomainStage, Policy
 from gate.records import Measurement, Role, merge
 from gate.stages import STAGES
 
 IDLE_FACTOR = 3
 """A child that sends heartbeats but reports no progress and uses no CPU is given this many silences."""
+
+WORK_SECONDS = 3600.0
+"""A child that computes without any progress, as one does that loads, is given this long: the end of endless loops.
+
+Time to read 400 GB of weights at 100 MB a second; a chat template or a configuration that never ends takes no longer.
+"""
+
+REACHING_OUT = frozenset({"openai"})
+"""Backends whose model is elsewhere."""
 
 _IDLE_CPU_SHARE = 0.005
 _GRACE_SECONDS = 30.0
@@ -44,6 +54,9 @@ def start(
     start_seconds: float,
     keep_env: Collection[str] = (),
     online: bool = False,
+    network: bool = False,
+    work_seconds: float = WORK_SECONDS,
+    memory_bytes: int | None = None,
 ) -> Worker:
     """Start a measuring child and shake hands; its model is not loaded yet.
 
@@ -56,6 +69,9 @@ def start(
         start_seconds: time allowed from the start to the handshake.
         keep_env: environment variables to pass on although their names look like secrets.
         online: let it download, with the user's Hugging Face token: for `Worker.fetch` alone.
+        network: let it reach other machines; a backend that has to, and a child that downloads, may without being told.
+        work_seconds: a child that computes without any progress for so long counts as hung; downloads report none.
+        memory_bytes: a child that takes more is ended; default: what this machine has to give now.
 
     Raises:
         UsageError: no such backend or interpreter.
@@ -69,15 +85,29 @@ def start(
         env=environment(os.environ, keep=keep_env, device=device, online=online),
         log=log,
         silence_seconds=silence_seconds,
+        network=network or online or backend in REACHING_OUT,
+        device=device,
+        memory_bytes=resident.available_bytes() if memory_bytes is None else memory_bytes,
     )
     open_request = {"op": "open", "backend": BACKENDS[backend], "checkpoint": asdict(checkpoint), "device": device}
-    worker = Worker(child=child, role=role, open_request=open_request, silence_seconds=silence_seconds)
+    worker = Worker(
+        child=child,
+        role=role,
+        open_request=open_request,
+        silence_seconds=silence_seconds,
+        work_seconds=float("inf") if online else work_seconds,
+    )
     try:
         worker.shake_hands(interpreter, start_seconds)
     except BaseException:  # Ctrl-C included: nobody else knows of this child yet
         child.kill()
         raise
     return worker
+
+
+def needs_network(policy: Policy) -> bool:
+    """Does a stage ask a server (a judge) while it measures?"""
+    return any(isinstance(stage, DomainStage) and stage.judge is not None for stage in policy.stages)
 
 
 class Stream:
@@ -115,11 +145,14 @@ class Stream:
 class Worker:
     """Handle on one measuring child.  After an error it is of further use only while `alive`."""
 
-    def __init__(self, *, child: Child, role: Role, open_request: Frame, silence_seconds: float) -> None:
+    def __init__(
+        self, *, child: Child, role: Role, open_request: Frame, silence_seconds: float, work_seconds: float
+    ) -> None:
         self._child = child
         self._role = role
         self._open_request = open_request
         self._silence_seconds = silence_seconds
+        self._work_seconds = work_seconds
         self._streams = 0
 
     @property
@@ -162,6 +195,17 @@ class Worker:
         request = {"op": "fetch", "module": STAGES[stage["kind"]], "stage": dict(stage), "base": str(base)}
         lines: list[str] = self._call(request, f"while fetching for stage {stage['name']}")
         return lines
+
+    def fetch_checkpoint(self, reference: str, checkpoints: Mapping[str, Any], base: Path) -> str:
+        """Download a checkpoint, its policy's `checkpoints:` table given as plain data; the folder it is in then.
+
+        Raises:
+            CheckpointError, UsageError: as `checkpoint.fetch`.
+            WorkerError: the worker ended.
+        """
+        request = {"op": "fetch_checkpoint", "reference": reference, "checkpoints": checkpoints, "base": str(base)}
+        folder: str = self._call(request, f"while fetching the checkpoint {reference}")
+        return folder
 
     def open(self) -> BackendInfo:
         """Load the model.  Raises CheckpointError, WorkerError."""
@@ -224,6 +268,12 @@ class Worker:
         except Ended:
             kind, how = self._child.epitaph()
             raise self._broken(kind, f"{how} {doing}") from None
+        except Outgrown as problem:
+            found, limit = (f"{n / 2**30:.1f} GiB" for n in (problem.held_bytes, problem.limit_bytes))
+            raise self._broken(
+                "out_of_memory",
+                f"was ended {doing}: it took {found} of memory, and this machine had {limit} to give when it started",
+            ) from None
         except FrameError as problem:
             raise self._broken("protocol", f"broke the protocol {doing}: {problem}") from problem
         finally:
@@ -237,7 +287,7 @@ class Worker:
         self, doing: str, deadline_seconds: float | None, on_progress: Progress | None, on_part: OnPart | None
     ) -> Frame:
         """Take frames until the request is answered, watching the clock."""
-        begun = worked = beat_at = time.monotonic()
+        begun = worked = reported = beat_at = time.monotonic()
         cpu_seconds: float | None = None
         ends = float("inf")
         if deadline_seconds is not None:  # the child stops by itself at the deadline, if it can
@@ -256,10 +306,10 @@ class Worker:
                 )
             match frame["op"]:
                 case "progress" if on_progress is not None:
-                    worked = now
+                    worked = reported = now
                     on_progress(frame["done"], frame["total"], frame["label"])
                 case "part" if on_part is not None:
-                    worked = now
+                    worked = reported = now
                     try:
                         on_part(frame["measurement"])
                     except (KeyError, TypeError, ValueError) as problem:
@@ -270,14 +320,16 @@ class Worker:
                     beat_at, cpu_seconds = now, frame["cpu_seconds"]
                     if now - worked > IDLE_FACTOR * self._silence_seconds:
                         raise self._hung(f"did no work for {now - worked:.0f} s {doing}")
+                    if now - reported > self._work_seconds:
+                        raise self._hung(f"computed for {now - reported:.0f} s without any progress {doing}")
                 case unexpected:
                     raise FrameError(f"unexpected {unexpected!r} frame")
 
     def _error(self, reply: Frame, doing: str) -> GateError:
         crossing = wire.CROSSING.get(reply["class"])
         if crossing is not None:
-            return crossing(reply["message"])
-        said = reply["message"].strip() or "no message"
+            return crossing(printable(reply["message"]))
+        said = printable(reply["message"]).strip() or "no message"
         message = f"the {self._role} worker failed {doing}: {reply['class']}: {said}"
         return WorkerError(message, kind=reply["kind"], stderr_tail=self._child.tail())
 

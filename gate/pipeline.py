@@ -5,24 +5,21 @@ The order of things and the reasons for what was skipped live here; all I/O is i
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
+from pathlib import Path
 from typing import Protocol
 
 from gate import __version__, checkpoint, intake, noise_floor, policy, units
+from gate.checkpoint import view
 from gate.decide import combine, overall
 from gate.decide.outlook import Floors
 from gate.decide.terms import Terms, gate_wide
 from gate.decide.unjudged import could_not_measure
-from gate.errors import (
-    CheckpointError,
-    CouldNotMeasure,
-    ExitCode,
-    Refused,
-    UsageError,
-)
-from gate.evidence import Collector, Side, StartWorker, storing_errors, to_load
+from gate.errors import CheckpointError, CouldNotMeasure, ExitCode, Refused, UsageError
+from gate.evidence import Collector, Side, StartWorker, storing_errors
 from gate.order import order_seed, sample_seed
 from gate.policy_file import LoadedPolicy
 from gate.records import (
@@ -75,6 +72,7 @@ class Request:
     keep_going: bool
     allow_identical: bool
     offline: bool
+    fetch_command: str
     refuse_hopeless: Refuse
 
 
@@ -108,15 +106,17 @@ def run_gate(request: Request, services: Services) -> Outcome:
     Raises:
         UsageError: the request or an evaluation file is wrong; nothing was measured.
     """
-    return _Run(request, services).carry_out()
+    with tempfile.TemporaryDirectory(prefix="quantgate-view-", ignore_cleanup_errors=True) as views:
+        return _Run(request, services, Path(views)).carry_out()
 
 
 class _Run:
     """The state of one run: what is known so far."""
 
-    def __init__(self, request: Request, services: Services) -> None:
+    def __init__(self, request: Request, services: Services, views: Path) -> None:
         self.request = request
         self.services = services
+        self.views = views
         self.loaded = request.policy
         self.policy_data = self.loaded.policy.model_dump(mode="json", exclude_none=True)
         self.created = services.now()
@@ -156,13 +156,15 @@ class _Run:
             progress=self.services.reporter.progress,
         )
         interrupted = False
-        with collector:
-            try:
+        try:
+            with collector:
                 self._check(collector)
                 self._stages(collector)
-            except KeyboardInterrupt:
-                interrupted = True
-                self._skip_rest("interrupted by the user")
+        except Refused as problem:  # found while it was loaded
+            return self._ended_before_measuring(problem)
+        except KeyboardInterrupt:
+            interrupted = True
+            self._skip_rest("interrupted by the user")
         for side in sides.values():
             self._opened(side)
         for problem_text in self.services.store.problems:
@@ -173,7 +175,7 @@ class _Run:
 
     def _describe(self) -> dict[Role, Side]:
         """Both checkpoints, identified and fit to be compared."""
-        places = {}
+        places, views = {}, {}
         for role, reference in ((Role.BASELINE, self.request.baseline), (Role.CANDIDATE, self.request.candidate)):
             places[role] = checkpoint.resolve(
                 reference,
@@ -182,7 +184,11 @@ class _Run:
                 offline=self.request.offline,
                 backend=self.request.backend,
                 engines=self.loaded.policy.engines,
+                advice=f"`{self.request.fetch_command}`",
             )
+            views[role] = view.build(places[role], self.views / role, backend=self.request.backend)
+            for remark in views[role].remarks(role):
+                self._note(remark)
             self.refs[role] = checkpoint.describe(places[role], role)
         remarks = intake.compare(
             self.refs[Role.BASELINE],
@@ -193,9 +199,7 @@ class _Run:
         )
         for remark in remarks:
             self._note(remark)
-        return {
-            role: Side(role, self.refs[role], to_load(at), self.services.start_worker) for role, at in places.items()
-        }
+        return {role: Side(role, self.refs[role], views[role], self.services.start_worker) for role in views}
 
     def _measured_noise(self) -> None:
         """Refuse bounds inside the noise floor that `gate calibrate` measured for this baseline on this machine."""

@@ -9,6 +9,7 @@ import difflib
 from collections.abc import Iterable, Iterator, Sequence
 
 from gate import metrics, units
+from gate.formats import load_problems
 from gate.policy import (
     Decoding,
     DomainStage,
@@ -41,6 +42,8 @@ def rule_problems(policy: Policy) -> Iterator[Problem]:
     for index, stage in enumerate(policy.stages):
         found += [(("stages", index, *at), message) for at, message in stage_problems(stage)]
     yield from found
+    for name, checkpoint in policy.checkpoints.items():
+        yield from ((("checkpoints", name, "load", key), message) for key, message in load_problems(checkpoint.load))
     planned = planned_rules(policy, {})
     if planned and all(rule.severity is Severity.ADVISORY for rule in planned):
         yield ("stages",), "every rule is advisory: nothing could fail; make at least one rule blocking"

@@ -16,6 +16,7 @@ from gate.errors import (
     CouldNotMeasure,
     DataError,
     GateError,
+    NotFetched,
     Refused,
     UsageError,
 )
@@ -27,7 +28,16 @@ TEXTS_PER_SLICE = 250
 
 CROSSING: dict[str, type[GateError]] = {
     c.__name__: c
-    for c in (UsageError, DataError, CouldNotMeasure, CheckpointError, BudgetExceeded, ArtifactError, Refused)
+    for c in (
+        UsageError,
+        DataError,
+        NotFetched,
+        CouldNotMeasure,
+        CheckpointError,
+        BudgetExceeded,
+        ArtifactError,
+        Refused,
+    )
 }
 """Errors that mean the same in the parent as in the child, by class name."""
 

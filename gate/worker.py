@@ -1,13 +1,12 @@
 """The measuring child: opens one model, serves the gate's requests, streams what the stages yield.
 
 Decides nothing and writes nothing to stdout: it talks through two file descriptors of its own.
-Started by `launch` as `python -m gate.worker READ_FD WRITE_FD HEARTBEAT_SECONDS DIE_WITH_PARENT`.
+Started by `launch` as `python -m gate.worker READ_FD WRITE_FD HEARTBEAT_SECONDS DIE_WITH_PARENT NETWORK DEVICE`.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import faulthandler
 import os
 import queue
@@ -24,8 +23,9 @@ from typing import Annotated, Any
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from gate import __version__, policy, wire
+from gate import __version__, checkpoint, policy, wire
 from gate.backends import Backend, Checkpoint
+from gate.confinement import confine, die_with_parent
 from gate.errors import BudgetExceeded, CouldNotMeasure
 from gate.frames import PROTOCOL, Frame, FrameError, Sender, Unpacker
 from gate.records import Measurement, Role
@@ -35,7 +35,6 @@ PROGRESS_SECONDS = 0.2
 """Progress is reported at most this often."""
 
 _READ_BYTES = 1 << 16
-_PR_SET_PDEATHSIG = 1
 _SETTINGS: TypeAdapter[policy.Stage] = TypeAdapter(Annotated[policy.Stage, Field(discriminator="kind")])
 _OUT_OF_MEMORY_TEXTS = ("out of memory", "can't allocate memory", "not enough memory", "cublas_status_alloc_failed")
 
@@ -84,6 +83,8 @@ class Server:
                 return [str(path) for path in files]
             case "fetch":
                 return _stage_module(request).fetch(_settings(request["stage"]), Path(request["base"]))
+            case "fetch_checkpoint":
+                return _fetched(request)
             case "open":
                 return self._open(request)
             case "begin":
@@ -183,6 +184,13 @@ class Progress:
             raise BudgetExceeded(f"{found}; raise `budget` or measure fewer items")
 
 
+def _fetched(request: Frame) -> str:
+    """Where a checkpoint lies once it is downloaded; it is not opened."""
+    named = {name: policy.CheckpointSettings.model_validate(given) for name, given in request["checkpoints"].items()}
+    found = checkpoint.fetch(request["reference"], policy_checkpoints=named, base=Path(request["base"]))
+    return str(found.path)
+
+
 def _stage_module(request: Frame) -> Any:
     return import_module(request["module"])
 
@@ -223,19 +231,17 @@ def _requests(fd: int, received: queue.SimpleQueue[Frame]) -> None:
     os.killpg(0, signal.SIGKILL)
 
 
-def _die_with_parent() -> None:
-    """Linux: SIGKILL when the thread that started us ends, even while native code holds the interpreter lock."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
-
-
 def main(arguments: list[str]) -> int:
     """Serve requests until told to close; returns the exit status."""
-    read_fd, write_fd, heartbeat_seconds, die = int(arguments[0]), int(arguments[1]), float(arguments[2]), arguments[3]
+    read_fd, write_fd, heartbeat_seconds = int(arguments[0]), int(arguments[1]), float(arguments[2])
+    die, network, device = arguments[3:]
+    for line in confine(network=network == "1", device=device):  # before there is a second thread
+        sys.stderr.write(f"{line}\n")
+    sys.stderr.flush()
     for fd in (read_fd, write_fd):
         os.set_inheritable(fd, False)  # a process started by a library must not keep our pipes open
     if die == "1":
-        _die_with_parent()
+        die_with_parent(signal.SIGKILL)
     faulthandler.enable()
     faulthandler.register(signal.SIGUSR1, all_threads=True)  # the gate asks a hung worker where it hangs
     sender = Sender(write_fd)

@@ -30,12 +30,16 @@ LAYERS: tuple[frozenset[str], ...] = (
 """Top to bottom.  A module that is not named here takes the place of its `HOME`."""
 
 HOME = {
+    "baselines": "pipeline",
     "calibration": "pipeline",
     "child": "launch",
+    "confinement": "worker",
     "document": "policy",
     "engines": "policy",
+    "formats": "records",
     "frames": "records",
     "hub": "checkpoint",
+    "inspection": "checkpoint",
     "intake": "checkpoint",
     "metrics": "records",
     "noise_floor": "evidence",
@@ -45,7 +49,10 @@ HOME = {
     "policy_problems": "policy",
     "policy_rule": "policy",
     "policy_values": "policy",
+    "promotion": "finished",
     "replay": "finished",
+    "resident": "launch",
+    "sandbox": "environment",
     "task_catalog": "records",
     "template": "records",
     "terminal": "records",

@@ -15,8 +15,9 @@ import torch
 
 from gate.backends import BackendInfo, Checkpoint, Generation, Timing, Window, WindowScores
 from gate.backends.hf_generate import Generator
-from gate.backends.hf_load import load
-from gate.backends.hf_memory import peaks
+from gate.backends.hf_load import devices, load
+from gate.backends.hf_memory import peaks, prefix_budget_bytes
+from gate.backends.hf_prefix_check import open_scorer
 from gate.backends.hf_score import Scorer
 
 if TYPE_CHECKING:
@@ -33,6 +34,12 @@ PACKAGES = (
     "accelerate",
     "compressed-tensors",
     "bitsandbytes",
+    "torchao",
+    "gguf",
+    "auto-round",
+    "gptqmodel",
+    "optimum",
+    "hqq",
     "lm_eval",
     "datasets",
     "sacrebleu",
@@ -54,10 +61,20 @@ def open_backend(checkpoint: Checkpoint, device: str) -> HFBackend:
     if threads:
         torch.set_num_threads(int(threads))
     begun = time.perf_counter()
-    model, tokenizer = load(checkpoint, device)
-    if model.device.type == "cuda":
-        torch.cuda.synchronize(model.device)
-    return HFBackend(model, tokenizer, device, time.perf_counter() - begun, batch_size=checkpoint.batch_size)
+    loaded = load(checkpoint, device)
+    model, placed = loaded.model, devices(loaded.model)
+    for used in placed:
+        if used.type == "cuda":
+            torch.cuda.synchronize(used)
+    return HFBackend(
+        model,
+        loaded.tokenizer,
+        device,
+        time.perf_counter() - begun,
+        batch_size=checkpoint.batch_size,
+        prefix_budget_bytes=prefix_budget_bytes(checkpoint.engine.get("prefix_cache"), set(placed)),
+        notes=loaded.notes,
+    )
 
 
 class HFBackend:
@@ -71,24 +88,31 @@ class HFBackend:
         load_seconds: float,
         *,
         batch_size: int | None,
+        prefix_budget_bytes: int,
+        notes: tuple[str, ...],
     ) -> None:
         self._model = model
         self._tokenizer = tokenizer
         self._batch_size = batch_size
         self._harness: LM | None = None
+        context_length = _context_length(model.config, tokenizer)
+        self._requests, prefix_notes = open_scorer(
+            model, context_length, batch_size=batch_size, budget_bytes=prefix_budget_bytes
+        )
         self.info = BackendInfo(
             name="hf",
             device=device,
             dtype=str(model.dtype).removeprefix("torch."),
             n_parameters=model.num_parameters(),
-            context_length=_context_length(model.config, tokenizer),
+            context_length=context_length,
             vocabulary_size=model.get_input_embeddings().num_embeddings,
             load_seconds=load_seconds,
             has_logits=True,
             packages=_versions(),
+            notes=(*notes, *prefix_notes),
         )
         self._scorer = Scorer(model, batch_size=batch_size)
-        self._generator = Generator(model, tokenizer, self.info.context_length, batch_size=batch_size)
+        self._generator = Generator(model, tokenizer, context_length, batch_size=batch_size)
 
     def encode(self, text: str) -> list[int]:
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False)
@@ -132,7 +156,11 @@ class HFBackend:
             from gate.backends.hf_harness import QuietHFLM  # lm_eval takes seconds to import
 
             self._harness = QuietHFLM(
-                self._model, self._tokenizer, self.info.context_length, batch_size=self._batch_size
+                self._model,
+                self._tokenizer,
+                self.info.context_length,
+                self._requests,
+                batch_size=self._batch_size,
             )
         return self._harness
 
@@ -142,7 +170,7 @@ class HFBackend:
         )
 
     def memory_bytes(self) -> Mapping[str, int]:
-        return peaks(self._model.device)
+        return peaks(*devices(self._model))
 
 
 def _context_length(config: Any, tokenizer: PreTrainedTokenizerBase) -> int:

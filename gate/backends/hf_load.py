@@ -1,113 +1,162 @@
 """A checkpoint folder → a transformers model and tokenizer, or one clear sentence why not.
 
-Loads safetensors and GGUF only, runs no code from the folder, touches no network.
+Loads safetensors and GGUF only, touches no network, runs code from the folder only where the policy asks for it.
 """
 
 from __future__ import annotations
 
-import json
 import logging
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    BitsAndBytesConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
-from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils.logging import disable_progress_bar
 
-from gate.backends import Checkpoint
+from gate.backends import Checkpoint, hf_formats
+from gate.backends.hf_formats import Format
 from gate.backends.hf_memory import is_out_of_memory
 from gate.errors import CheckpointError
+from gate.formats import load_problems
 
-LOAD_METHODS = ("bitsandbytes-nf4", "bitsandbytes-int8")
-_LOCAL = {"local_files_only": True, "trust_remote_code": False}
 _SHOWN_KEYS = 3
 _SHOWN_CHARACTERS = 300
+_ERROR = re.compile(r"[\w.]*(?:Error|Exception|Interrupt): ")
+_NO_MEMORY = "cannot allocate memory"
+_RAISED = (SafetensorError, ImportError, OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError)
+_LIBRARIES = ("bitsandbytes", "auto_round", "gptqmodel")
+"""They log a line per layer."""
 
 
-def load(checkpoint: Checkpoint, device: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Raises CheckpointError: missing, truncated, incomplete, or of a kind that this environment cannot load."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Loaded:
+    """A model ready to run; `notes` say what differs from what was asked for (`BackendInfo.notes`)."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    notes: tuple[str, ...]
+
+
+def load(checkpoint: Checkpoint, device: str) -> Loaded:
+    """Load a checkpoint onto `device`, or over several where its engine has a `device_map`.
+
+    Raises:
+        CheckpointError: missing, truncated, incomplete, or of a kind that this environment cannot load.
+        torch.OutOfMemoryError, MemoryError: the device or the machine has too little memory for it.
+    """
     disable_progress_bar()
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # one line per layer and forward pass on a CPU
+    for library in _LIBRARIES:
+        logging.getLogger(library).setLevel(logging.ERROR)
     for folder in (checkpoint.path, checkpoint.tokenizer):
         if folder is not None and not Path(folder).is_dir():
             raise CheckpointError(f"{folder!r} is not a folder, expected a downloaded checkpoint: run `gate fetch`")
     if "gguf_file" not in checkpoint.load and not (Path(checkpoint.path) / "config.json").is_file():
         raise CheckpointError(f"{checkpoint.path} has no config.json: download or export it again")
+    for _, message in load_problems(checkpoint.load):
+        raise CheckpointError(message)
+    with _explained(checkpoint.path):
+        config, found = _format(checkpoint, device)
     with _explained(f"the tokenizer in {checkpoint.tokenizer or checkpoint.path}"):
         tokenizer = _tokenizer(checkpoint)
     with _explained(checkpoint.path):
-        return _model(checkpoint, device), tokenizer
+        model, notes = _model(checkpoint, config, found, device)
+    return Loaded(model=model, tokenizer=tokenizer, notes=notes)
+
+
+def devices(model: PreTrainedModel) -> tuple[torch.device, ...]:
+    """Every device that holds weights of the model; the first is where it takes its token ids."""
+    others = {p.device for p in model.parameters() if p.device.type != "meta"} - {model.device}
+    return (model.device, *sorted(others, key=str))
+
+
+def _here(checkpoint: Checkpoint) -> dict[str, Any]:
+    return {"local_files_only": True, "trust_remote_code": checkpoint.trust_remote_code}
 
 
 def _tokenizer(checkpoint: Checkpoint) -> PreTrainedTokenizerBase:
     folder = checkpoint.tokenizer or checkpoint.path
     gguf_file = None if checkpoint.tokenizer else checkpoint.load.get("gguf_file")
-    return AutoTokenizer.from_pretrained(folder, gguf_file=gguf_file, **_LOCAL)
+    return AutoTokenizer.from_pretrained(folder, gguf_file=gguf_file, **_here(checkpoint))
 
 
-def _model(checkpoint: Checkpoint, device: str) -> PreTrainedModel:
-    settings = dict(checkpoint.load)
-    method = settings.pop("method", None)
-    gguf_file = settings.pop("gguf_file", None)
-    if settings:
-        raise CheckpointError(f"unknown load setting {sorted(settings)[0]!r}, expected `method` or `gguf_file`")
-    config = AutoConfig.from_pretrained(checkpoint.path, gguf_file=gguf_file, **_LOCAL)
-    declared = getattr(config, "quantization_config", None)
-    _check_quantization(declared, method)
-    model, report = AutoModelForCausalLM.from_pretrained(
-        checkpoint.path,
-        dtype=checkpoint.dtype,
-        device_map={"": device},
-        use_safetensors=True,
-        ignore_mismatched_sizes=True,  # reported below, with names
-        output_loading_info=True,
-        **({"quantization_config": _on_load(method, checkpoint.dtype, config)} if method else {}),
-        gguf_file=gguf_file,
-        **_LOCAL,
-    )
-    if declared is not None and getattr(model, "hf_quantizer", None) is None:
-        raise CheckpointError(f"transformers ignored the quantization that {checkpoint.path} declares: {declared!r}")
+def _format(checkpoint: Checkpoint, device: str) -> tuple[Any, Format]:
+    """The model's configuration and how it is quantized; raises CheckpointError for what cannot be loaded here."""
+    gguf_file = checkpoint.load.get("gguf_file")
+    if gguf_file is not None:
+        found = Format(method="gguf", on_load=None)
+        hf_formats.check(found, device)  # first: its configuration is inside the file
+        return AutoConfig.from_pretrained(checkpoint.path, gguf_file=gguf_file, **_here(checkpoint)), found
+    config = AutoConfig.from_pretrained(checkpoint.path, **_here(checkpoint))
+    found = Format(method=hf_formats.declared(config), on_load=checkpoint.load.get("method"))
+    hf_formats.check(found, device)
+    if found.on_load == "hqq-4" and "device_map" in checkpoint.engine:
+        raise CheckpointError("hqq-4 quantizes a model on one device: remove `device_map`, or use torchao-int4")
+    return config, found
+
+
+def _model(checkpoint: Checkpoint, config: Any, found: Format, device: str) -> tuple[PreTrainedModel, tuple[str, ...]]:
+    attention = checkpoint.engine.get("attention")
+    with _reported() as lines:
+        try:
+            model, report = AutoModelForCausalLM.from_pretrained(
+                checkpoint.path,
+                dtype=checkpoint.dtype,
+                device_map=checkpoint.engine.get("device_map") or {"": device},
+                use_safetensors=True,
+                ignore_mismatched_sizes=True,  # reported below, with names
+                output_loading_info=True,
+                gguf_file=checkpoint.load.get("gguf_file"),
+                **({"attn_implementation": attention} if attention else {}),
+                **hf_formats.settings(found, checkpoint.dtype, config),
+                **_here(checkpoint),
+            )
+        except RuntimeError as problem:
+            raise _real(problem, lines) from problem
     _check_complete(checkpoint.path, report)
-    return model.eval()
+    if found.name is None and (strays := hf_formats.undeclared(set(report["unexpected_keys"]))):
+        raise CheckpointError(
+            f"{checkpoint.path} holds {strays[0]} and {len(strays) - 1} more tensors of a quantized model, and its "
+            "config.json declares no quantization: export it again with its quantization_config"
+        )
+    hf_formats.quantize_loaded(model, found, device)
+    model = model.eval()
+    _check_fed(model)
+    notes = [*_placement(model), *_precision(model, checkpoint.dtype)]
+    if attention is not None and (used := model.config._attn_implementation) != attention:
+        raise CheckpointError(f"attention {attention!r} was asked for, and {checkpoint.path} runs with {used!r}")
+    notes += hf_formats.in_effect(model, found)
+    return model, tuple(notes)
 
 
-def _check_quantization(declared: Any, method: str | None) -> None:
-    """transformers loads what it does not know as if it were not quantized: refuse that here."""
-    if declared is not None:
-        data = declared if isinstance(declared, Mapping) else declared.to_dict()
-        found = data.get("quant_method")
-        if method is not None:
-            raise CheckpointError(
-                f"the checkpoint is already quantized ({found}), and `load` asks for {method}: remove one of them"
-            )
-        known = {*AUTO_QUANTIZATION_CONFIG_MAPPING, "bitsandbytes"}
-        if found not in known:
-            raise CheckpointError(
-                f"unknown quantization method {found!r} in config.json, expected one that this transformers knows: "
-                f"{', '.join(sorted(known))}"
-            )
-    if method is not None and method not in LOAD_METHODS:
-        raise CheckpointError(f"unknown load method {method!r}, expected one of: {', '.join(LOAD_METHODS)}")
+def _check_fed(model: PreTrainedModel) -> None:
+    """Everything that feeds the model goes by `model.device`, which is where its first weights are."""
+    embedding = model.get_input_embeddings().weight.device
+    if model.device.type == "meta" or embedding != model.device:
+        raise CheckpointError(
+            f"device_map put the embedding on {embedding} and the model's first weights on {model.device} (meta: kept "
+            "outside the devices), expected one device for both: choose another device_map, or free memory on it"
+        )
 
 
-def _on_load(method: str, dtype: str, config: Any) -> BitsAndBytesConfig:
-    if method == "bitsandbytes-int8":
-        return BitsAndBytesConfig(load_in_8bit=True)
-    own = getattr(config, "dtype", None) if dtype == "auto" else getattr(torch, dtype)
-    return BitsAndBytesConfig(
-        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=own or torch.bfloat16
-    )
+def _placement(model: PreTrainedModel) -> Iterator[str]:
+    placed = {name: str(place) for name, place in (getattr(model, "hf_device_map", None) or {}).items()}
+    beside = sorted(name for name, place in placed.items() if place in ("cpu", "disk"))
+    if beside and len(beside) < len(placed):
+        yield (
+            f"device_map left {len(beside)} of {len(placed)} parts of the model on the CPU or the disk, first "
+            f"{beside[0]}: scores are the same, speed is not that of a model on GPUs alone"
+        )
+
+
+def _precision(model: PreTrainedModel, asked: str) -> Iterator[str]:
+    used = str(model.dtype).removeprefix("torch.")
+    if asked not in ("auto", used):
+        yield f"dtype {asked} was asked for, and the loader of this format allows {used} here"
 
 
 def _check_complete(path: str, report: Mapping[str, Iterable[Any]]) -> None:
@@ -132,20 +181,60 @@ def _explained(what: str) -> Iterator[None]:
     """Turn what transformers and safetensors raise into CheckpointError; out-of-memory passes through."""
     try:
         yield
-    except SafetensorError as problem:
-        damaged = ", ".join(damaged_shards(Path(what))) or "a weight file"
-        raise CheckpointError(f"{what}: {damaged} is truncated or damaged ({problem}); download it again") from problem
-    except ImportError as problem:
-        raise CheckpointError(
-            f"{what} needs a package that is not installed: {_said(problem)}; "
-            "for most quantized checkpoints: pip install 'quantgate[quantized]'"
-        ) from problem
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, json.JSONDecodeError) as problem:
-        raise CheckpointError(f"{what} cannot be loaded: {type(problem).__name__}: {_said(problem)}") from problem
-    except RuntimeError as problem:
+    except _RAISED as problem:
         if is_out_of_memory(problem):
             raise
-        raise CheckpointError(f"{what} cannot be loaded: {_said(problem)}") from problem
+        if _NO_MEMORY in str(problem).lower():  # a file that could not be mapped
+            raise MemoryError(f"{what} does not fit into memory: {_said(problem)}") from problem
+        raise CheckpointError(_explanation(what, problem)) from problem
+
+
+def _explanation(what: str, problem: Exception) -> str:
+    match problem:
+        case SafetensorError():
+            damaged = ", ".join(damaged_shards(Path(what))) or "a weight file"
+            return f"{what}: {damaged} is truncated or damaged ({problem}); download it again"
+        case ImportError():
+            return (
+                f"{what} needs a package that is not installed: {_said(problem)}; "
+                "for most quantized checkpoints: pip install 'quantgate[quantized]'"
+            )
+        case RuntimeError():
+            return f"{what} cannot be loaded: {_said(problem)}"
+        case _:
+            return f"{what} cannot be loaded: {type(problem).__name__}: {_said(problem)}"
+
+
+class _Lines(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines += record.getMessage().splitlines()
+
+
+@contextmanager
+def _reported() -> Iterator[list[str]]:
+    """What transformers logs meanwhile: an error in a conversion is said there and nowhere else."""
+    handler = _Lines()
+    logger = logging.getLogger("transformers")
+    logger.addHandler(handler)
+    try:
+        yield handler.lines
+    finally:
+        logger.removeHandler(handler)
+
+
+def _real(problem: RuntimeError, lines: Iterable[str]) -> RuntimeError:
+    """The error behind "issues during automatic conversion", which hides running out of memory as well."""
+    if "automatic conversion" not in str(problem):
+        return problem
+    said = [line.strip() for line in lines if _ERROR.match(line.strip())]
+    short = next((line for line in said if is_out_of_memory(RuntimeError(line))), None)
+    if short is not None:
+        return torch.OutOfMemoryError(short)
+    return RuntimeError(said[0] if said else str(problem))
 
 
 def damaged_shards(folder: Path) -> list[str]:

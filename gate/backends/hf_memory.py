@@ -8,16 +8,20 @@ from __future__ import annotations
 import os
 import resource
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TypeVar
 
+import psutil
 import torch
 
 from gate.backends import OutOfMemory
+from gate.errors import UsageError
+from gate.units import dimension, quantity
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
+PREFIX_SHARE = "25%"
 _TEXTS = ("out of memory", "can't allocate memory", "not enough memory")
 
 
@@ -31,6 +35,26 @@ def is_out_of_memory(problem: BaseException) -> bool:
 def release() -> None:
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+
+
+def prefix_budget_bytes(setting: str | float | None, devices: Iterable[torch.device]) -> int:
+    """Memory for what prompts share: bytes, a share of what is free on the devices, or None for the usual share.
+
+    Raises UsageError for anything else.
+    """
+    text = PREFIX_SHARE if setting is None else str(setting)
+    kind = dimension(text)
+    if kind == "share":
+        return int(quantity(text) * sum(map(free_bytes, devices)))
+    if kind == "seconds":
+        raise UsageError(f"prefix_cache: found {text!r}, expected memory such as 2GiB, or a share such as 25%")
+    return int(quantity(text))
+
+
+def free_bytes(device: torch.device) -> int:
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    return int(psutil.virtual_memory().available)
 
 
 class Batches:
@@ -68,13 +92,14 @@ class Batches:
         return None
 
 
-def peaks(device: torch.device) -> Mapping[str, int]:
-    """Peak memory of this process so far, in bytes; CUDA's only on a CUDA device."""
+def peaks(*devices: torch.device) -> Mapping[str, int]:
+    """Peak memory of this process so far, in bytes; of CUDA devices the sum over those that hold the model."""
     unit = 1 if sys.platform == "darwin" else 1024
     found = {"rss_peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}
-    if device.type == "cuda":
-        found["vram_peak_bytes"] = torch.cuda.max_memory_allocated(device)
-        found["vram_reserved_bytes"] = torch.cuda.max_memory_reserved(device)
+    gpus = [device for device in devices if device.type == "cuda"]
+    if gpus:
+        found["vram_peak_bytes"] = sum(map(torch.cuda.max_memory_allocated, gpus))
+        found["vram_reserved_bytes"] = sum(map(torch.cuda.max_memory_reserved, gpus))
         process = _process_vram_bytes()
         if process is not None:
             found["vram_process_bytes"] = process

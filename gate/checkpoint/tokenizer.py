@@ -5,6 +5,7 @@ Compares files, not behaviour: never builds a tokenizer.
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 from collections.abc import Mapping
@@ -17,9 +18,13 @@ from gate.checkpoint.weights import read_json
 from gate.errors import CheckpointError
 
 _DECIDING_TOKENS = ("bos_token", "eos_token", "unk_token")
+_SWITCHES = ("add_bos_token", "add_eos_token")
+_FLAGS = ("lstrip", "rstrip", "single_word", "normalized", "special")
 _PIPELINE = ("normalizer", "pre_tokenizer", "post_processor", "decoder")
 _MODEL_FILES = ("tokenizer.model", "spiece.model", "vocab.txt")
 _SHOWN = 3
+_SHOWN_CHARACTERS = 60
+_MAX_DIFF_LINES = 200
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,6 +37,8 @@ class Tokenizer:
         opaque: SHA-256 of files that are compared byte for byte, by name.
         special: beginning, end and unknown token.
         padding: the padding token; quantizers add one, and it changes no score.
+        switches: whether beginning and end are added to a text, as far as it is said.
+        flags: how added tokens are matched in a text, by token.
         chat_template: as text, or None.
     """
 
@@ -40,6 +47,8 @@ class Tokenizer:
     opaque: Mapping[str, str]
     special: Mapping[str, str | None]
     padding: str | None
+    switches: Mapping[str, bool]
+    flags: Mapping[str, Mapping[str, bool]]
     chat_template: str | None
 
     @property
@@ -68,8 +77,9 @@ def read(folder: Path) -> Tokenizer:
     slow = folder / "vocab.json"
     vocabulary: dict[str, int] | None = None
     rules: dict[str, str] = {}
+    flags: dict[str, dict[str, bool]] = {}
     if fast.is_file():
-        vocabulary, rules = _fast(fast)
+        vocabulary, rules, flags = _fast(fast)
     elif slow.is_file():
         vocabulary = read_json(slow)
         merges = folder / "merges.txt"
@@ -90,6 +100,8 @@ def read(folder: Path) -> Tokenizer:
         opaque=opaque,
         special={name: _content(settings.get(name)) for name in _DECIDING_TOKENS},
         padding=_content(settings.get("pad_token")),
+        switches={name: settings[name] for name in _SWITCHES if isinstance(settings.get(name), bool)},
+        flags=flags,
         chat_template=_text(template) if template.is_file() else _template(settings.get("chat_template")),
     )
 
@@ -110,11 +122,40 @@ def differences(baseline: Tokenizer, candidate: Tokenizer) -> tuple[tuple[str, .
     for name in _DECIDING_TOKENS:
         if baseline.special[name] != candidate.special[name]:
             deciding.append(f"{name} is {candidate.special[name]!r} instead of {baseline.special[name]!r}")
+    for name in sorted(baseline.switches.keys() & candidate.switches.keys()):
+        if baseline.switches[name] != candidate.switches[name]:
+            deciding.append(f"{name} is {candidate.switches[name]} instead of {baseline.switches[name]}")
+    for token in sorted(baseline.flags.keys() & candidate.flags.keys()):
+        ours, theirs = baseline.flags[token], candidate.flags[token]
+        changed = [f"{flag} is {theirs[flag]} instead of {ours[flag]}" for flag in _FLAGS if ours[flag] != theirs[flag]]
+        if changed:
+            remarks.append(f"the candidate's added token {token!r} is matched otherwise: {', '.join(changed)}")
+            break  # one version of a library writes all of them otherwise
     if baseline.padding != candidate.padding:
         remarks.append(f"the candidate's pad_token is {candidate.padding!r}, the baseline's {baseline.padding!r}")
     if baseline.chat_template != candidate.chat_template:
-        remarks.append("the candidate's chat template differs from the baseline's")
+        remarks.append(
+            "the candidate's chat template differs from the baseline's"
+            + _changed_lines(baseline.chat_template, candidate.chat_template)
+        )
     return tuple(deciding), tuple(remarks)
+
+
+def _changed_lines(baseline: str | None, candidate: str | None) -> str:
+    """The first lines that only one of two templates has."""
+    if baseline is None or candidate is None:
+        return f": only the {'candidate' if baseline is None else 'baseline'} has one"
+    lines = difflib.unified_diff(baseline.splitlines(), candidate.splitlines(), n=0, lineterm="")
+    changed = [line for line in islice(lines, _MAX_DIFF_LINES) if line[:1] in "+-" and line[:3] not in ("+++", "---")]
+    if not changed:
+        return " in white space"
+    more = "; …" if len(changed) > _SHOWN else ""
+    return ": " + "; ".join(_cut(line) for line in changed[:_SHOWN]) + more
+
+
+def _cut(line: str) -> str:
+    text = f"{line[0]} {' '.join(line[1:].split())}"
+    return text if len(text) <= _SHOWN_CHARACTERS else text[: _SHOWN_CHARACTERS - 1] + "…"
 
 
 def _vocabularies(baseline: Mapping[str, int], candidate: Mapping[str, int]) -> list[str]:
@@ -130,7 +171,8 @@ def _vocabularies(baseline: Mapping[str, int], candidate: Mapping[str, int]) -> 
     return found + list(islice(changed, _SHOWN))
 
 
-def _fast(path: Path) -> tuple[dict[str, int], dict[str, str]]:
+def _fast(path: Path) -> tuple[dict[str, int], dict[str, str], dict[str, dict[str, bool]]]:
+    """(vocabulary, rules, flags of added tokens)"""
     document = read_json(path)
     try:
         model = dict(document["model"])
@@ -142,11 +184,14 @@ def _fast(path: Path) -> tuple[dict[str, int], dict[str, str]]:
         if not isinstance(listed, dict):
             model["scores"] = [score for _, score in listed]
         merges = [tuple(m.split(" ", 1)) if isinstance(m, str) else tuple(m) for m in model.pop("merges", [])]
-        vocabulary |= {token["content"]: token["id"] for token in document.get("added_tokens") or []}
+        added = document.get("added_tokens") or []
+        vocabulary |= {token["content"]: token["id"] for token in added}
+        flags = {token["content"]: {flag: bool(token.get(flag)) for flag in _FLAGS} for token in added}
     except (KeyError, TypeError, ValueError, AttributeError) as problem:
         raise CheckpointError(f"{path} is no tokenizer ({problem!r}): download it again") from problem
     parts = {"merges": merges, "model settings": model} | {name: document.get(name) for name in _PIPELINE}
-    return vocabulary, {name: canonical(part).decode("utf-8", "surrogatepass") for name, part in parts.items()}
+    rules = {name: canonical(part).decode("utf-8", "surrogatepass") for name, part in parts.items()}
+    return vocabulary, rules, flags
 
 
 def _content(token: Any) -> str | None:
@@ -157,7 +202,8 @@ def _content(token: Any) -> str | None:
 
 
 def _template(found: Any) -> str | None:
-    return None if found is None else canonical(found).decode()
+    """Inside tokenizer_config.json it is a text, or several with names."""
+    return found if found is None or isinstance(found, str) else canonical(found).decode("utf-8", "surrogatepass")
 
 
 def _text(path: Path) -> str:

@@ -5,15 +5,16 @@ Reads directory entries, JSON and safetensors headers only; never unpickles, nev
 
 from __future__ import annotations
 
-import json
 import re
 import struct
-from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
-from gate.checkpoint import safetensors_header
+from gate.checkpoint import safetensors_header, strict_json
+from gate.checkpoint.folder import read_bytes, stays_inside
+from gate.checkpoint.folder import regular_files as regular_files
 from gate.checkpoint.safetensors_header import Tensor
+from gate.checkpoint.strict_json import shown
 from gate.errors import CheckpointError, Refused
 
 SINGLE = "model.safetensors"
@@ -21,52 +22,19 @@ INDEX = "model.safetensors.index.json"
 MAX_JSON_BYTES = 50 * 2**20
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 _SHARD = re.compile(r"-\d+-of-\d+\.safetensors$")
-_SKIPPED_FOLDERS = frozenset({".git", ".cache"})
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file of a checkpoint.  Raises CheckpointError."""
-    try:
-        if path.stat().st_size > MAX_JSON_BYTES:
-            raise CheckpointError(f"{path} is larger than {MAX_JSON_BYTES} bytes, expected a small JSON file")
-        raw = path.read_bytes()
-        found = json.loads(raw)
-    except FileNotFoundError as problem:
-        raise CheckpointError(f"{path} is missing: the checkpoint is incomplete, download it again") from problem
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as problem:
-        raise CheckpointError(f"{path} is not readable JSON ({problem}): download it again") from problem
+    """A JSON object from a file of a checkpoint.  Raises CheckpointError, and Refused as `strict_json.parse`."""
+    return json_object(read_bytes(path, limit_bytes=MAX_JSON_BYTES), path)
+
+
+def json_object(raw: bytes, path: Path) -> dict[str, Any]:
+    """The object that the bytes of `path` hold.  Raises as `read_json`."""
+    found = strict_json.parse(raw, str(path))
     if not isinstance(found, dict):
         raise CheckpointError(f"{path} holds a {type(found).__name__}, expected a JSON object")
     return found
-
-
-def regular_files(folder: Path) -> Iterator[Path]:
-    """Every file that belongs to the checkpoint, sorted; version control and download caches are left out.
-
-    Raises:
-        CheckpointError: a download is unfinished, or a link leads nowhere.
-        Refused: something that is neither a file nor a folder (a pipe would block whoever reads it).
-    """
-    unfinished = sorted(p.name for p in folder.rglob("*.incomplete") if ".git" not in p.parts)
-    if unfinished:
-        raise CheckpointError(
-            f"{folder} holds {unfinished[0]}: a download is unfinished, complete it with `gate fetch`"
-        )
-    for path in sorted(folder.rglob("*")):
-        inside = path.relative_to(folder)
-        if _SKIPPED_FOLDERS.intersection(inside.parts):
-            continue
-        if path.is_dir():
-            if path.is_symlink():
-                raise Refused(
-                    f"{path} is a link to a folder, expected a checkpoint to hold its own files: copy them in"
-                )
-        elif path.is_file():
-            yield path
-        elif path.is_symlink():
-            raise CheckpointError(f"{path} is a link to {path.readlink()}, which is not there: download it again")
-        else:
-            raise Refused(f"{path} is neither a file nor a folder, expected a checkpoint to hold only those: remove it")
 
 
 def files(folder: Path) -> tuple[Path, ...]:
@@ -91,7 +59,7 @@ def files(folder: Path) -> tuple[Path, ...]:
         raise CheckpointError(f"{folder} holds {shards[0]} but no {INDEX}: the download is incomplete, repeat it")
     if "adapter_model.safetensors" in others:
         raise CheckpointError(f"{folder} holds an adapter, expected a whole model: merge it into its base model first")
-    pickles = sorted(p.name for p in folder.iterdir() if p.suffix in PICKLES)
+    pickles = sorted(p.name for p in folder.iterdir() if p.suffix.lower() in PICKLES)
     if pickles:
         raise Refused(
             f"{folder} has its weights only as {pickles[0]}, a pickle that runs code when loaded: "
@@ -109,7 +77,7 @@ def tensors(weight_files: tuple[Path, ...]) -> tuple[tuple[Path, Tensor], ...]:
         for tensor in safetensors_header.read(path):
             if tensor.name in seen:
                 raise Refused(
-                    f"tensor {tensor.name!r} is in {seen[tensor.name].name} and in {path.name}, expected once"
+                    f"tensor {shown(tensor.name)} is in {seen[tensor.name].name} and in {path.name}, expected once"
                 )
             seen[tensor.name] = path
             found.append((path, tensor))
@@ -137,10 +105,8 @@ def _sharded(folder: Path, index: Path) -> tuple[Path, ...]:
         raise CheckpointError(f"{index} has no usable weight_map, expected tensor names with their files")
     names = sorted(set(weight_map.values()))
     for name in names:
-        pure = PurePosixPath(name)
-        outside = pure.is_absolute() or "\\" in name or {"..", *_SKIPPED_FOLDERS}.intersection(pure.parts)
-        if outside or not name.endswith(".safetensors"):
-            raise Refused(f"{index} points to {name!r}, expected safetensors files inside the checkpoint's folder")
+        if not stays_inside(name) or not name.endswith(".safetensors"):
+            raise Refused(f"{index} points to {shown(name)}, expected safetensors files inside the checkpoint's folder")
     missing = [name for name in names if not (folder / name).is_file()]
     if missing:
         raise CheckpointError(
@@ -148,10 +114,11 @@ def _sharded(folder: Path, index: Path) -> tuple[Path, ...]:
             "finish or repeat the download"
         )
     paths = tuple(folder / name for name in names)
-    held = {tensor.name: path.name for path in paths for tensor in safetensors_header.read(path)}
+    held = {name: {t.name for t in safetensors_header.read(path)} for name, path in zip(names, paths, strict=True)}
     for tensor, name in weight_map.items():
-        if held.get(tensor) != name:
+        if tensor not in held[name]:
             raise CheckpointError(
-                f"{index} places {tensor!r} in {name}, which does not hold it: the shards are from different exports"
+                f"{index} places {shown(tensor)} in {name}, which does not hold it: "
+                "the shards are from different exports"
             )
     return paths

@@ -33,7 +33,7 @@ def calibrate(
     backend: Annotated[str, typer.Option(help="What runs the model: hf (transformers) or fake (for tests).")] = "hf",
     device: Annotated[str | None, typer.Option(help="cuda or cpu; default: cuda where there is one.")] = None,
     python: Annotated[str | None, typer.Option(help="Interpreter of the workers, with gate installed there.")] = None,
-    store: Annotated[Path | None, typer.Option(help="Folder of the baseline store; default: the user's cache.")] = None,
+    store: Annotated[str | None, typer.Option(help="Baseline store: folder or URL; default: the user's cache.")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Of the second measurement.")] = BATCH_SIZE,
     offline: Annotated[bool, typer.Option(help="Never look for checkpoints outside this machine.")] = False,
 ) -> None:
@@ -85,21 +85,24 @@ def _measured(
     backend: str,
     device: str | None,
     python: str | None,
-    store: Path | None,
+    store: str | None,
     batch_size: int,
     offline: bool,
     progress: Callable[[int, int, str], None],
 ) -> tuple[SourceResult, ...]:
     """Wire a run whose two sides are one checkpoint, and calibrate."""
+    import tempfile
+
     from gate import checkpoint, environment, launch
     from gate.backends import BACKENDS, Checkpoint
     from gate.calibration import calibrate as measured_twice
     from gate.calibration import calibrated_sources, twice_by
-    from gate.evidence import Collector, Side, to_load
+    from gate.checkpoint import view
+    from gate.evidence import Collector, Side
     from gate.noise_floor import Place
     from gate.policy import secrets_needed
     from gate.records import Role
-    from gate.store import Store, default_root
+    from gate.store import open_store
 
     if backend not in BACKENDS:
         raise UsageError(f"unknown backend {backend!r}, expected one of {', '.join(BACKENDS)}")
@@ -107,7 +110,7 @@ def _measured(
     if place.partition(":")[0] not in ("cpu", "cuda"):
         raise UsageError(f"unknown device {place!r}, expected cpu or cuda")
     calibrated_sources(loaded)  # nothing to calibrate is said before anything is loaded
-    kept = Store(store or default_root())
+    kept = open_store(store)
     kept.check_writable()
     found = checkpoint.resolve(
         baseline,
@@ -130,32 +133,38 @@ def _measured(
             silence_seconds=120.0,
             start_seconds=120.0,
             keep_env=secrets_needed(loaded.policy),
+            network=launch.needs_network(loaded.policy),
         )
 
-    def side(role: Role, size: int | None) -> Side:
-        return Side(role, checkpoint.describe(found, role), to_load(found, batch_size=size), start)
+    with tempfile.TemporaryDirectory(prefix="quantgate-view-", ignore_cleanup_errors=True) as folder:
+        loaded_from = view.build(found, Path(folder), backend=backend)
+        for remark in loaded_from.remarks(Role.BASELINE):
+            typer.echo(f"note: {remark}", err=True)
 
-    first = side(Role.BASELINE, None)
-    collector = Collector(
-        baseline=first,
-        candidate=side(Role.CANDIDATE, batch_size),
-        store=kept,
-        environment=here,
-        base=loaded.base,
-        seed=loaded.policy.seed,
-        backend=backend,
-        device=place,
-        progress=progress,
-    )
-    at = Place(
-        effective_digest=first.ref.effective_digest,
-        backend=backend,
-        device=place,
-        environment=here.fingerprint,
-        base=loaded.base,
-    )
-    with collector:
-        results = measured_twice(loaded, twice_by(collector), kept, at, batch_size=batch_size)
+        def side(role: Role, size: int | None) -> Side:
+            return Side(role, checkpoint.describe(found, role), loaded_from, start, batch_size=size)
+
+        first = side(Role.BASELINE, None)
+        collector = Collector(
+            baseline=first,
+            candidate=side(Role.CANDIDATE, batch_size),
+            store=kept,
+            environment=here,
+            base=loaded.base,
+            seed=loaded.policy.seed,
+            backend=backend,
+            device=place,
+            progress=progress,
+        )
+        at = Place(
+            effective_digest=first.ref.effective_digest,
+            backend=backend,
+            device=place,
+            environment=here.fingerprint,
+            base=loaded.base,
+        )
+        with collector:
+            results = measured_twice(loaded, twice_by(collector), kept, at, batch_size=batch_size)
     for problem in kept.problems:
         typer.echo(f"note: {problem}", err=True)
     return results

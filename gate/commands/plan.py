@@ -26,7 +26,7 @@ def plan(
     tokens_per_second: Annotated[float | None, typer.Option(help="The same in tokens, prompts included.")] = None,
     backend: Annotated[str, typer.Option(help="With --baseline: as it was calibrated.")] = "hf",
     device: Annotated[str | None, typer.Option(help="With --baseline: as it was calibrated.")] = None,
-    store: Annotated[Path | None, typer.Option(help="Folder of the baseline store; default: the user's cache.")] = None,
+    store: Annotated[str | None, typer.Option(help="Baseline store: folder or URL; default: the user's cache.")] = None,
 ) -> None:
     """Say what a policy can and cannot see, before anything is run: no model, no network.
 
@@ -47,11 +47,11 @@ def plan(
     raise typer.Exit(ExitCode.USAGE if result.problems else ExitCode.PASS)
 
 
-def _floors(loaded: LoadedPolicy, baseline: str, backend: str, device: str | None, store: Path | None) -> Floors:
+def _floors(loaded: LoadedPolicy, baseline: str, backend: str, device: str | None, store: str | None) -> Floors:
     from gate import checkpoint, environment
     from gate.noise_floor import Place, load_floors
     from gate.records import Role
-    from gate.store import Store, default_root
+    from gate.store import open_store
 
     found = checkpoint.resolve(baseline, policy_checkpoints=loaded.policy.checkpoints, base=loaded.base, offline=True)
     here = device or environment.default_device()
@@ -62,4 +62,4 @@ def _floors(loaded: LoadedPolicy, baseline: str, backend: str, device: str | Non
         environment=environment.snapshot(here).fingerprint,
         base=loaded.base,
     )
-    return load_floors(Store(store or default_root()), place, loaded.policy.stages, loaded.rules)
+    return load_floors(open_store(store), place, loaded.policy.stages, loaded.rules)

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from gate.errors import CouldNotMeasure, DataError
+from gate.errors import CouldNotMeasure, DataError, NotFetched
 from gate.hub import download_errors, reason
 from gate.policy import Corpus
 
@@ -175,7 +175,7 @@ def _cached_texts(name: str) -> list[str]:
         return _hub_texts(name)
     except (OSError, ValueError, RuntimeError) as error:
         # datasets and huggingface_hub report "not in the cache" as subclasses of these three
-        raise DataError(f"corpus {name!r} is not on this machine: run `gate fetch` first ({error})") from error
+        raise NotFetched(f"corpus {name!r} is not on this machine: run `gate fetch` first ({error})") from error
 
 
 def _hub_texts(name: str) -> list[str]:

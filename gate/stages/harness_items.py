@@ -16,9 +16,10 @@ from typing import Any
 import jinja2
 from lm_eval.utils import handle_non_serializable, hash_string
 
-from gate.backends import Backend
 from gate.records import Answer
-from gate.stages.isolation import ITEM_ERRORS, Failed, failed
+from gate.sandbox import SandboxError
+from gate.stages.harness_code import CODE_EVAL
+from gate.stages.isolation import ITEM_ERRORS, MAX_MESSAGE, Failed, failed
 from gate.stages.sampling import digest, token_estimate
 
 HASH_CHARACTERS = 16
@@ -195,6 +196,8 @@ def score(item: Prompted, responses: list[list[Any]], group: str | None) -> Scor
         request.resps = repeats
     ordered = sorted(item.requests, key=lambda request: int(request.idx))
     values: dict[str, Any] = {}
+    problem: Failed | None = None
+    CODE_EVAL.failure = None
     try:
         task._instances = ordered
         task.apply_filters()
@@ -202,8 +205,12 @@ def score(item: Prompted, responses: list[list[Any]], group: str | None) -> Scor
             results = task.process_results(document.content, [request.filtered_resps[name] for request in ordered])
             values |= {metric if name == "none" else f"{metric},{name}": value for metric, value in results.items()}
         target = _target(task, document.content)
-    except _CODE_ERRORS as error:
-        return failed("scoring_error", error)
+    except (*_CODE_ERRORS, SandboxError) as error:
+        problem = failed("scoring_error", error)
+    if CODE_EVAL.failure is not None:  # also where the task took the exception for a wrong answer
+        return Failed(kind="sandbox_error", message=CODE_EVAL.failure[:MAX_MESSAGE])
+    if problem is not None:
+        return problem
     answer = Answer(
         item_id=item.item_id,
         group=group,
@@ -242,20 +249,3 @@ def _output(requests: Sequence[Any]) -> str:
             return f"log-likelihood {float(first.resps[0]):.4f}"
         case _:
             return str(first.resps[0])
-
-
-def is_truncated(item: Prompted, backend: Backend) -> bool:
-    """Whether the model sees only the end of a prompt, because the whole does not fit its context."""
-    limit = backend.info.context_length
-    for request in item.requests:
-        match request.request_type:
-            case "loglikelihood":
-                text, reserved = "".join(request.args[:2]), -1  # the last token is predicted, never read
-            case "generate_until":
-                text, reserved = request.args[0], int(request.args[1].get("max_gen_toks", 0))
-            case _:
-                continue
-        # a token is at least one byte: most prompts need no tokenizing to know that they fit
-        if len(text.encode("utf-8", "replace")) + reserved > limit and len(backend.encode(text)) + reserved > limit:
-            return True
-    return False

@@ -14,6 +14,7 @@ from typing import Any
 
 import jinja2
 import yaml
+from datasets import config as datasets_config
 from datasets.exceptions import DatasetsError
 from lm_eval.api.samplers import get_sampler
 from lm_eval.tasks import TaskManager
@@ -23,7 +24,7 @@ from lm_eval.tasks._yaml_loader import load_yaml
 from gate.errors import CouldNotMeasure, DataError
 from gate.hub import download_errors, reason
 from gate.policy import Task
-from gate.stages import harness_data
+from gate.stages import harness_code, harness_data
 from gate.stages.harness_index import YAML_ERRORS, all_names, entries
 from gate.stages.isolation import ITEM_ERRORS
 
@@ -150,8 +151,16 @@ def verify(found: Found, settings: Task) -> None:
 
 def _refuse_unsafe(name: str) -> None:
     raise DataError(
-        f"task {name!r} executes the code that the model wrote: set `unsafe_code: true` on the task, and run the gate "
-        "in a sandbox without network and secrets"
+        f"task {name!r} executes the code that the model wrote: set `unsafe_code: true` on the task to allow it (every "
+        "program runs in a sandbox of its own)"
+    )
+
+
+def _refuse_own_execution(name: str) -> None:
+    raise DataError(
+        f"task {name!r} is marked `unsafe_code` and does not execute by evaluate's code_eval, and only that runs in "
+        "the gate's sandbox: score by `evaluate.load(\"code_eval\")`, loaded at the top of the task's module; or take "
+        "`unsafe_code` out of its YAML if it executes nothing"
     )
 
 
@@ -175,6 +184,7 @@ def load(found: Found, settings: Task) -> dict[str, Any]:
         NotHere: its data set or metric is not on this machine.
         CouldNotMeasure: its package is not.
     """
+    harness_code.install()
     try:
         _anchor_index(found)
         tasks: dict[str, Any] = found.manager.load([found.name])["tasks"]
@@ -215,6 +225,14 @@ def is_local(found: Found) -> bool:
     return all(harness_data.is_local(config) for config, _ in found.configs.values())
 
 
+def lacks_data(found: Found) -> bool:
+    """Whether this process is offline and `datasets` keeps nothing of a hub data set that a task names."""
+    names = [str(config.get("dataset_path") or "") for config, _ in found.configs.values()]
+    kept = Path(datasets_config.HF_DATASETS_CACHE)
+    hub = [name for name in names if name not in ("", *harness_data.FILE_FORMATS) and not Path(name).exists()]
+    return datasets_config.HF_HUB_OFFLINE and not all((kept / name.replace("/", "___")).is_dir() for name in hub)
+
+
 def picks_hub_files(found: Found) -> bool:
     """Whether a task names files inside a hub data set: `datasets` caches those under a name it cannot find offline."""
     return any(
@@ -236,8 +254,13 @@ def _anchor_index(found: Found) -> None:
 
 
 def _set_up(name: str, task: Any, settings: Task) -> None:
-    if getattr(task, "UNSAFE_CODE", False) and not settings.unsafe_code:
+    marked, executes = getattr(task, "UNSAFE_CODE", False), harness_code.executes(task)
+    if (marked or executes) and not settings.unsafe_code:
         _refuse_unsafe(name)
+    if marked and not executes:
+        _refuse_own_execution(name)
+    if executes:
+        harness_code.proven_sandbox()
     if getattr(task, "MULTIMODAL", False):
         raise DataError(f"task {name!r} needs images or audio, expected a task on text")
     _check_writes(name, task.OUTPUT_TYPE, settings)

@@ -5,7 +5,6 @@ Measures only.  An item that cannot be asked or scored is an `ItemFailure`, neve
 
 from __future__ import annotations
 
-import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from gate.backends import Backend
-from gate.errors import CouldNotMeasure, DataError
+from gate.errors import CouldNotMeasure, DataError, NotFetched
 from gate.order import place
 from gate.policy import LmEvalStage, Task
 from gate.records import ItemFailure, Measurement, Observation
-from gate.stages import Context, harness_files
+from gate.stages import Context, harness_code, harness_context, harness_files
 from gate.stages.epochs import ask_repeatedly, decoding_note, seed
 from gate.stages.harness_items import (
     Document,
@@ -28,7 +27,6 @@ from gate.stages.harness_items import (
     ask,
     chance,
     documents,
-    is_truncated,
     item_id,
     planned_tokens,
     prompt,
@@ -43,6 +41,7 @@ from gate.stages.harness_tasks import (
     examples_from_evaluated_split,
     find,
     is_local,
+    lacks_data,
     load,
     picks_hub_files,
     verify,
@@ -59,6 +58,7 @@ def check(settings: LmEvalStage, base: Path) -> tuple[Path, ...]:
 
     Raises:
         DataError: a task, its YAML or its data is broken.
+        NotFetched: its data set is not on this machine.
         CouldNotMeasure: a data file is empty, a package or a metric is not here.
     """
     include_path = _include_path(settings, base)
@@ -66,17 +66,29 @@ def check(settings: LmEvalStage, base: Path) -> tuple[Path, ...]:
     for task in settings.tasks:
         found = find(task.task, include_path)
         verify(found, task)
+        if harness_code.may_execute(found.configs):
+            harness_code.proven_sandbox()
         files += harness_files.read_for(found)
         if is_local(found):
             _try(found, task)
+        elif lacks_data(found):
+            _expect_missing(found, task)
     # a module may open any file beside it
     around = () if include_path is None else harness_files.below(include_path)
     return tuple(dict.fromkeys((*around, *files)))
 
 
+def _expect_missing(found: Found, settings: Task) -> None:
+    """Raises NotFetched unless the data is found where nobody looked."""
+    try:
+        load(found, settings)
+    except NotHere as problem:
+        raise NotFetched(str(problem)) from problem
+
+
 def _try(found: Found, settings: Task) -> None:
     """Build the tasks and render their first documents: a wrong field name fails on all of them."""
-    for name, task in _loaded(found, settings).items():
+    for name, task in load(found, settings).items():
         failures = [unfit(document) for document in islice(documents({name: task}), TRIED_DOCUMENTS)]
         if failures and all(failures):
             raise DataError(f"{found.place(name)}: its first document cannot be asked: {failures[0]}")
@@ -94,7 +106,7 @@ def fetch(settings: LmEvalStage, base: Path) -> list[str]:
         found = find(task.task, _include_path(settings, base))
         verify(found, task)
         try:
-            count = sum(1 for _ in documents(_loaded(found, task)))
+            count = sum(1 for _ in documents(load(found, task)))
         except NotHere as problem:
             what, why = problem.missing
             raise CouldNotMeasure(f"the {what} could not be downloaded: {why}") from problem
@@ -116,7 +128,7 @@ def measure(backend: Backend, settings: LmEvalStage, context: Context) -> Iterat
     (task_settings,) = settings.tasks
     found = find(task_settings.task, _include_path(settings, context.base))
     verify(found, task_settings)
-    tasks = _loaded(found, task_settings)
+    tasks = load(found, task_settings)
     is_group = len(tasks) > 1
     available = list(documents(tasks))
     if not available:
@@ -124,19 +136,23 @@ def measure(backend: Backend, settings: LmEvalStage, context: Context) -> Iterat
     order = draw([d.key for d in available], seed=context.sample_seed, sample=task_settings.sample)
     chosen = sorted((available[i] for i in order), key=lambda d: place(context.order_seed, item_id(d, None)))
     by_chance = chance(chosen)
-    epochs = task_settings.epochs.of(context.role)
     lm = backend.harness()
-    ask_once = partial(_scored, lm, context.sample_seed, is_group)
     chat_template = lm.apply_chat_template if task_settings.chat else None
+    rendered = list(_rendered(chosen, chat_template, lambda: context.progress(0, len(chosen), found.name)))
+    # before any item is scored, over all of them: the order of the blocks and an early stop change nothing
+    remarks = list(harness_context.cut_prompts(found.name, rendered, backend, task_settings.max_truncated))
+    remarks += _remarks(task_settings, tasks, len(available), len(chosen))
+    epochs = task_settings.epochs.of(context.role)
+    ask_once = partial(_scored, lm, context.sample_seed, is_group)
 
     declared: Declared | None = None
-    done = truncated = 0
+    done = 0
     unusable: Counter[str] = Counter()
     late: set[str] = set()
-    for block in blocks(chosen):
-        items, failures = _rendered(block, chat_template)
+    for block in blocks(rendered):
+        items = [item for item in block if isinstance(item, Prompted)]
+        failures = [item for item in block if isinstance(item, ItemFailure)]
         at_temperatures = _temperatures(found, task_settings, items)
-        truncated += sum(is_truncated(item, backend) for item in items)
         scored: list[list[Scored]] = []  # by item, then by epoch
         for item, result in zip(items, ask_repeatedly(ask_once, items, epochs=epochs), strict=True):
             if isinstance(result, Failed):
@@ -161,16 +177,11 @@ def measure(backend: Backend, settings: LmEvalStage, context: Context) -> Iterat
             late |= {name for one in answers for name in one.values} - declared.seen
         done += len(block)
         context.progress(done, len(chosen), found.name)
-        remarks = [*declared.notes, *_remarks(task_settings, tasks, len(available), len(chosen))]
-        remarks += [decoding_note(temperature=t, epochs=epochs) for t in sorted(at_temperatures)]
+        notes = [*declared.notes, *remarks]
+        notes += [decoding_note(temperature=t, epochs=epochs) for t in sorted(at_temperatures)]
         if done == len(chosen):
-            remarks += [
-                f"metric {name!r}: no usable value on {count} items" for name, count in sorted(unusable.items())
-            ]
-            remarks += [f"metric {name!r} is not reported: it appeared after the first block" for name in sorted(late)]
-            if truncated:
-                length = backend.info.context_length
-                remarks.append(f"{truncated} prompts are longer than the {length} tokens of context: cut on the left")
+            notes += [f"metric {name!r}: no usable value on {count} items" for name, count in sorted(unusable.items())]
+            notes += [f"metric {name!r} is not reported: it appeared after the first block" for name in sorted(late)]
         yield Measurement(
             stage=settings.name,
             source=found.name,
@@ -186,15 +197,9 @@ def measure(backend: Backend, settings: LmEvalStage, context: Context) -> Iterat
             failures=tuple(failures),
             answers=tuple(answers[0].answer for answers in scored),
             seconds=time.perf_counter() - started,
-            notes=tuple(remarks),
+            notes=tuple(notes),
         )
         started = time.perf_counter()
-
-
-def _loaded(found: Found, settings: Task) -> dict[str, Any]:
-    if settings.unsafe_code:
-        os.environ["HF_ALLOW_CODE_EVAL"] = "1"  # asked for in the policy; the metric refuses to run without it
-    return load(found, settings)
 
 
 def _include_path(settings: LmEvalStage, base: Path) -> Path | None:
@@ -206,16 +211,17 @@ def _group(item: Prompted, is_group: bool) -> str | None:
 
 
 def _rendered(
-    block: Sequence[Document], chat_template: Callable[..., str] | None
-) -> tuple[list[Prompted], list[ItemFailure]]:
-    items, failures = [], []
-    for document in block:
-        result = prompt(document, chat_template)
-        if isinstance(result, Failed):
-            failures.append(ItemFailure(item_id=item_id(document, None), kind=result.kind, message=result.message))
-        else:
-            items.append(result)
-    return items, failures
+    documents: Sequence[Document], chat_template: Callable[..., str] | None, progress: Callable[[], None]
+) -> Iterator[Prompted | ItemFailure]:
+    """The prompts of all documents, or why there is none; it takes a while before anything is scored."""
+    for block in blocks(documents):
+        progress()
+        for document in block:
+            result = prompt(document, chat_template)
+            if isinstance(result, Failed):
+                yield ItemFailure(item_id=item_id(document, None), kind=result.kind, message=result.message)
+            else:
+                yield result
 
 
 def _temperatures(found: Found, settings: Task, items: Sequence[Prompted]) -> set[float]:
@@ -248,5 +254,7 @@ def _remarks(settings: Task, tasks: Mapping[str, Any], n_available: int, n_chose
     elif n_chosen < n_available:
         yield f"{n_chosen} items sampled from {n_available}"
     for name, task in tasks.items():
+        if harness_code.executes(task):
+            yield harness_code.describe()
         if examples_from_evaluated_split(task):
             yield f"{name}: the few-shot examples come from the evaluated split and may contain the item itself"

@@ -1,45 +1,115 @@
-"""One suite that every backend passes: fake and hf (a tiny random Llama)."""
+"""One suite that every backend passes: fake and hf here, vllm in its own environment, openai against a server.
+
+The model is a tiny random Llama with a head size that vLLM's CPU kernels have; the fake has a script of its own.
+"""
 
 from __future__ import annotations
 
 import json
+import os
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from gate.backends import BACKENDS, Backend, Checkpoint, Window
-from gate.backends.fake import open_backend as open_fake
-from gate.backends.hf import HFBackend
-from gate.backends.hf import open_backend as open_hf
 from tests.contract import tiny_llama
 
 TEXT = tiny_llama.TEXT
+OPENAI_URL, OPENAI_CHECKPOINT = "QUANTGATE_OPENAI_URL", "QUANTGATE_OPENAI_CHECKPOINT"
+"""Environment variables: a running server, and the folder of the checkpoint that it serves."""
 
 
-def checkpoint(folder: Path) -> Checkpoint:
-    return Checkpoint(path=str(folder), load={}, dtype="float32", tokenizer=None)
+def checkpoint(folder: Path, **engine: Any) -> Checkpoint:
+    return Checkpoint(path=str(folder), load={}, dtype="float32", tokenizer=None, engine=engine)
 
 
-@pytest.fixture(scope="module", params=sorted(BACKENDS))
-def backend(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Backend:
-    folder = tmp_path_factory.mktemp(request.param)
-    match request.param:
-        case "fake":
-            settings = {
-                "kind": "fake",
-                "nll_noise": 0.1,
-                "context_length": 256,
-                "answers": {"Q1": "one\ntwo", "Q2": "x" * 40},
-            }
-            (folder / "fake.json").write_text(json.dumps(settings))
-            return open_fake(checkpoint(folder), "cpu")
-        case "hf":
-            torch.set_num_threads(1)
-            return open_hf(checkpoint(tiny_llama.save(folder)), "cpu")
-        case name:
-            raise AssertionError(f"backend {name} has no checkpoint here: add one")
+def fake(folder: Path) -> Checkpoint:
+    settings = {
+        "kind": "fake",
+        "nll_noise": 0.1,
+        "context_length": tiny_llama.CONTEXT_LENGTH,
+        "answers": {"Q1": "one\ntwo", "Q2": "x" * 40},
+    }
+    (folder / "fake.json").write_text(json.dumps(settings))
+    return checkpoint(folder)
+
+
+def hf(folder: Path) -> Checkpoint:
+    return checkpoint(tiny_llama.save(folder))
+
+
+def vllm(folder: Path) -> Checkpoint:
+    if find_spec("vllm") is None:
+        pytest.skip("vLLM is not installed for this interpreter: run `make test-vllm`")
+    return checkpoint(tiny_llama.save(folder), cpu_kv_cache="64MiB")
+
+
+def openai(folder: Path) -> Checkpoint:
+    if OPENAI_URL not in os.environ:
+        pytest.skip(f"no server is named: set {OPENAI_URL} and {OPENAI_CHECKPOINT}")
+    return checkpoint(Path(os.environ[OPENAI_CHECKPOINT]), url=os.environ[OPENAI_URL])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kind:
+    """A backend under test, and what may differ from the others.
+
+    Attributes:
+        prepare: writes a checkpoint into a folder and says how to open it; skips where it cannot be.
+        lost_context: tokens of the checkpoint's context that it cannot read.
+        starts: how often a rolling log-likelihood begins with the start token.  lm-eval puts one before each text, and
+            the tokenizer of a real model adds another, which is scored too.
+        gives_logits: it scores with `top_k` and `at_ids`.
+        has_memory: the model's memory is its own.
+    """
+
+    prepare: Callable[[Path], Checkpoint]
+    lost_context: int = 0
+    starts: int = 2
+    gives_logits: bool = True
+    has_memory: bool = True
+    marks: list[pytest.MarkDecorator] = field(default_factory=list)
+
+
+KINDS = {
+    "fake": Kind(prepare=fake, starts=1),
+    "hf": Kind(prepare=hf),
+    # vLLM writes at least one token, and reads the last token that is scored
+    "vllm": Kind(prepare=vllm, lost_context=2, marks=[pytest.mark.vllm]),
+    "openai": Kind(prepare=openai, lost_context=2, gives_logits=False, has_memory=False),
+}
+
+
+@pytest.fixture(scope="module", params=[pytest.param(name, marks=KINDS[name].marks) for name in sorted(BACKENDS)])
+def kind(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
+@pytest.fixture(scope="module")
+def backend(kind: str, tmp_path_factory: pytest.TempPathFactory) -> Backend:
+    settings = KINDS[kind].prepare(tmp_path_factory.mktemp(kind))
+    module, attribute = BACKENDS[kind].split(":")
+    with pytest.MonkeyPatch.context() as environment, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the libraries that it imports
+        environment.setenv("QUANTGATE_THREADS", "1")
+        opened: Backend = getattr(import_module(module), attribute)(settings, "cpu")
+    return opened
+
+
+@pytest.fixture
+def logits(backend: Backend, kind: str) -> None:
+    """For tests of what follows from logits."""
+    assert backend.info.has_logits == KINDS[kind].gives_logits
+    if not KINDS[kind].gives_logits:
+        pytest.skip(f"the {kind} backend gives no logits")
 
 
 def windows(backend: Backend, lengths: list[tuple[int, int]]) -> list[Window]:
@@ -50,10 +120,10 @@ def windows(backend: Backend, lengths: list[tuple[int, int]]) -> list[Window]:
     return [Window(tokens=(start, *ids[i : i + length - 1]), n_scored=n) for i, (length, n) in enumerate(lengths)]
 
 
-def test_info_is_filled_in(backend: Backend) -> None:
+def test_info_is_filled_in(backend: Backend, kind: str) -> None:
     info = backend.info
-    assert info.name in BACKENDS
-    assert info.context_length == 256
+    assert info.name == kind
+    assert info.context_length == tiny_llama.CONTEXT_LENGTH - KINDS[kind].lost_context
     assert info.vocabulary_size > max(backend.encode(TEXT))
     assert info.n_parameters > 0
     assert info.load_seconds > 0
@@ -72,6 +142,7 @@ def test_chat_shows_every_message_and_asks_for_an_answer(backend: Backend) -> No
     assert text.index("be brief") < text.index("hello") < text.index("assistant")
 
 
+@pytest.mark.usefixtures("logits")
 def test_score_has_the_shapes_asked_for_and_keeps_the_order(backend: Backend) -> None:
     asked = windows(backend, [(9, 8), (2, 1), (30, 5), (17, 16), (3, 1)])
     together = list(backend.score(asked, top_k=4, at_ids=None))
@@ -100,6 +171,7 @@ def test_scoring_more_of_a_window_does_not_change_its_end(backend: Backend) -> N
     np.testing.assert_allclose(few.nll_nats, many.nll_nats[-3:], atol=1e-5)
 
 
+@pytest.mark.usefixtures("logits")
 def test_top_k_is_sorted_and_agrees_with_the_nll(backend: Backend) -> None:
     everything = backend.info.vocabulary_size
     asked = windows(backend, [(12, 11), (7, 3)])
@@ -113,6 +185,7 @@ def test_top_k_is_sorted_and_agrees_with_the_nll(backend: Backend) -> None:
             assert scores.top_logprobs[i, place] == pytest.approx(-scores.nll_nats[i], abs=1e-4)
 
 
+@pytest.mark.usefixtures("logits")
 def test_at_ids_are_the_same_log_probabilities(backend: Backend) -> None:
     asked = windows(backend, [(12, 11), (7, 3), (2, 1)])
     top = list(backend.score(asked, top_k=6, at_ids=None))
@@ -206,13 +279,16 @@ def test_a_timed_batch_has_one_time_per_token(backend: Backend, batch_size: int)
     assert min(timing.step_seconds) > 0
 
 
-def test_memory_has_its_peak_and_no_gpu_on_a_cpu(backend: Backend) -> None:
+def test_memory_has_its_peak_and_no_gpu_on_a_cpu(backend: Backend, kind: str) -> None:
     peaks = backend.memory_bytes()
+    if not KINDS[kind].has_memory:
+        assert peaks == {}
+        return
     assert set(peaks) == {"rss_peak_bytes"}
     assert peaks["rss_peak_bytes"] > 10_000_000
 
 
-def test_the_harness_gives_the_same_answers(backend: Backend) -> None:
+def test_the_harness_gives_the_same_answers(backend: Backend, kind: str) -> None:
     from lm_eval.api.instance import Instance
 
     lm = backend.harness()
@@ -226,8 +302,7 @@ def test_the_harness_gives_the_same_answers(backend: Backend) -> None:
     rolling = Instance(request_type="loglikelihood_rolling", doc={}, arguments=(TEXT,), idx=0)
     start = backend.bos()
     assert start is not None
-    # lm-eval starts a text with the start token, and HFLM's tokenizer adds another, which is scored too
-    tokens = (*([start, start] if isinstance(backend, HFBackend) else [start]), *backend.encode(TEXT))
+    tokens = (*[start] * KINDS[kind].starts, *backend.encode(TEXT))
     (scores,) = backend.score([Window(tokens=tokens, n_scored=len(tokens) - 1)], top_k=0, at_ids=None)
     assert lm.loglikelihood_rolling([rolling])[0] == pytest.approx(-scores.nll_nats.sum(), abs=1e-2)
 

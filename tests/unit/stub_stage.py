@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import json
 import os
+import resource
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -68,6 +71,26 @@ def part(source: str, context: Context, nll: list[float], items: range) -> Measu
     )
 
 
+def confined() -> dict[str, object]:
+    """What is left of the network and of privileges."""
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()):
+        loopback = True
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # sends nothing, and needs a route
+            network = True
+        except OSError:
+            network = False
+    status = Path("/proc/self/status").read_text()
+    return {
+        "loopback": loopback,
+        "network": network,
+        "no_new_privileges": "NoNewPrivs:\t1" in status,
+        "oom_score": int(Path("/proc/self/oom_score_adj").read_text()),
+        "user": os.getuid(),
+    }
+
+
 def behave(name: str, context: Context) -> None:
     match name:
         case "raise":
@@ -94,6 +117,15 @@ def behave(name: str, context: Context) -> None:
             until = time.monotonic() + 2.5
             while time.monotonic() < until:
                 sum(range(10_000))
+        case "grow":
+            held = []
+            while True:
+                held.append(b"x" * 10_000_000)
+                time.sleep(0.01)
+        case "limits":
+            limits = {"core": resource.RLIMIT_CORE, "file": resource.RLIMIT_FSIZE, "files": resource.RLIMIT_NOFILE}
+            found = {name: resource.getrlimit(kind) for name, kind in limits.items()}
+            (context.artifacts / "limits.json").write_text(json.dumps({**found, **confined()}))
         case "noise":
             for stream in (sys.stdout, sys.stderr):
                 stream.write("rubbish\n" * (RUBBISH_BYTES // 8))
@@ -102,6 +134,13 @@ def behave(name: str, context: Context) -> None:
             for i in range(1000):
                 context.progress(i, 1000, "slowly")
                 time.sleep(0.01)
+        case "grandchild-grows":
+            subprocess.Popen([sys.executable, "-c", "held = b'x' * 600_000_000; import time; time.sleep(3600)"])
+            behave("work", context)
+            behave("work", context)
+        case "stuck-later":
+            context.progress(1, 10, "so far")
+            behave("stubborn", context)
         case "stubborn":
             until = time.monotonic() + 3600
             while time.monotonic() < until:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import shutil
+import struct
 import subprocess
 import sys
 import time
@@ -16,9 +18,9 @@ from typing import Any, ClassVar
 import pytest
 
 from gate import checkpoint
-from gate.checkpoint import digests, quantization, safetensors_header
+from gate.checkpoint import digests, modules, quantization, safetensors_header
 from gate.checkpoint.digests import default_cache, file_digest
-from gate.checkpoint.reference import ALLOWED_PATTERNS
+from gate.checkpoint.reference import ALLOWED_PATTERNS, WEIGHTS
 from gate.errors import CheckpointError, GateError, Refused, UsageError
 from gate.policy import CheckpointSettings
 from gate.records import CheckpointRef, Quantization, Role
@@ -35,6 +37,7 @@ from tests.checkpoint_factory import (
     with_header,
     write_checkpoint,
 )
+from tests.layout_factory import Linear, awq, eight_bit, gptq, write_llama
 
 SHARDS = {
     "model-00001-of-00002.safetensors": ("model.embed_tokens.weight", "model.norm.weight"),
@@ -159,7 +162,7 @@ from gate.records import Role
 at = checkpoint.resolve({str(folder)!r}, policy_checkpoints={{}}, base=Path(), offline=True)
 ref = checkpoint.describe(at, Role.BASELINE, cache=Path({str(tmp_path / "cache")!r}))
 intake.compare(ref, ref, baseline_at=at, candidate_at=at, allow_identical=True)
-print(sorted(set(sys.modules) & {{"torch", "transformers", "scipy", "numpy", "pyarrow", "huggingface_hub"}}))
+print(sorted(set(sys.modules) & {{"torch", "transformers", "scipy", "pyarrow", "huggingface_hub"}}))
 """
         assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
@@ -221,6 +224,83 @@ class TestDigestCache:
     def test_the_cache_follows_xdg(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
         assert default_cache() == tmp_path / "quantgate" / "digests"
+
+
+def _values(*numbers: float, code: str = "<f") -> bytes:
+    return b"".join(struct.pack(code, n) for n in numbers)
+
+
+NUMBERS: dict[str, tuple[str, str, bytes, int]] = {
+    "float32": ("w.weight", "F32", _values(1, math.nan, -math.inf, 3e38), 2),
+    "float64": ("w.weight", "F64", _values(1, math.inf, code="<d"), 1),
+    "float16": ("w.scales", "F16", _values(1, 65504, math.inf, math.nan, code="<e"), 2),
+    "bfloat16": ("w.weight_scale", "BF16", b"\x80\x3f\xc0\x7f\x80\xff\x7f\x7f", 2),
+    "float8 e4m3": ("w.weight", "F8_E4M3", b"\x7e\x7f\xff\x00", 2),
+    "float8 e5m2": ("w.weight", "F8_E5M2", b"\x7b\x7c\xfd\x00", 2),
+    "float8 without infinities": ("w.weight", "F8_E4M3FNUZ", b"\x80\x7f", 1),
+    "MX scales": ("w.weight_scale", "F8_E8M0", b"\xfe\xff", 1),
+    "MX scales as bytes": ("w.weight_scale", "U8", b"\xfe\xff", 1),
+    "MX scales of experts": ("experts.down_proj_scales", "U8", b"\xff\xff", 2),
+    "codes": ("w.weight_packed", "U8", b"\xff\xff", 0),
+    "integers": ("w.qweight", "I32", b"\xff" * 8, 0),
+    "a mask": ("attn.causal_mask", "F32", _values(-math.inf, 0), 0),
+}
+
+
+class TestNotANumber:
+    def digest(self, tmp_path: Path, tensors: Tensors) -> digests.FileDigest:
+        path = tmp_path / "model.safetensors"
+        path.write_bytes(safetensors(tensors))
+        return file_digest(path, safetensors_header.read(path), tmp_path / "cache")
+
+    @pytest.mark.parametrize("name", NUMBERS)
+    def test_by_dtype(self, tmp_path: Path, name: str) -> None:
+        tensor, dtype, raw, count = NUMBERS[name]
+        shape = (len(raw) * 8 // safetensors_header.BITS[dtype],)
+        found = self.digest(tmp_path, {tensor: (dtype, shape, raw)})
+        assert found.not_finite == (((tensor, count),) if count else ())
+
+    def test_in_every_piece_of_a_long_tensor(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(digests, "_CHUNK_BYTES", 64)
+        raw = bytearray(1000)
+        for place in (62, 64, 998):
+            raw[place : place + 2] = b"\x80\x7f"
+        found = self.digest(tmp_path, {"a": filled("F32", (3,), 1), "w": ("BF16", (500,), bytes(raw))})
+        assert found.not_finite == (("w", 3),)
+        assert found.tensors[1][3] == hashlib.sha256(raw).hexdigest()
+        assert found.sha256 == hashlib.sha256((tmp_path / "model.safetensors").read_bytes()).hexdigest()
+
+    def test_it_is_remembered(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(digests, "_RACY_NS", -1)
+        tensors = {"w": ("F32", (1,), _values(math.nan))}
+        first = self.digest(tmp_path, tensors)
+        assert first.not_finite == (("w", 1),)
+        monkeypatch.setattr(digests, "_hash", lambda *_: pytest.fail("read again"))
+        path = tmp_path / "model.safetensors"
+        assert file_digest(path, safetensors_header.read(path), tmp_path / "cache") == first
+
+    def test_a_memory_from_before_there_was_a_scan_is_not_believed(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(digests, "_RACY_NS", -1)
+        tensors = {"w": ("F32", (1,), _values(math.nan))}
+        monkeypatch.setattr(digests, "_VERSION", 1)
+        self.digest(tmp_path, tensors)
+        (entry,) = (tmp_path / "cache").iterdir()
+        old = json.loads(entry.read_bytes())
+        del old["not_finite"]
+        entry.write_text(json.dumps(old))
+        monkeypatch.setattr(digests, "_VERSION", 2)
+        path = tmp_path / "model.safetensors"
+        found = file_digest(path, safetensors_header.read(path), tmp_path / "cache")
+        assert found.not_finite == (("w", 1),)
+
+    @pytest.mark.parametrize("role", Role)
+    def test_a_run_refuses_it(self, tmp_path: Path, role: Role) -> None:
+        tensors = {**full_precision(), "model.norm.weight": ("F32", (8,), _values(*[1.0] * 6, math.nan, math.inf))}
+        at = resolved(write_checkpoint(tmp_path / "model", tensors))
+        with pytest.raises(Refused, match=r"'model\.norm\.weight' holds 2 values that are NaN or infinite: quantize"):
+            checkpoint.describe(at, role, cache=tmp_path / "cache")
 
 
 def _remove(name: str) -> Callable[[Path], object]:
@@ -437,21 +517,26 @@ def test_a_malformed_declaration_is_an_error(config: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "method"),
+    ("name", "content", "linear", "expected"),
     [
-        ("quantize_config.json", {"bits": 4, "group_size": 128}, "gptq"),
-        ("quant_config.json", {"w_bit": 4}, "awq"),
-        ("hf_quant_config.json", {"quantization": {"quant_algo": "FP8"}}, "modelopt"),
+        ("quantize_config.json", {"bits": 4, "group_size": 32}, gptq(), ("gptq", 4.0)),
+        ("quant_config.json", {"w_bit": 4}, awq, ("awq", 4.0)),
+        (
+            "hf_quant_config.json",
+            {"quantization": {"quant_algo": "FP8"}},
+            eight_bit("F8_E4M3", lambda *_: ()),
+            ("modelopt", 8.0),
+        ),
     ],
 )
 def test_a_declaration_may_be_in_its_own_file(
-    tmp_path: Path, describe: Describe, name: str, content: dict[str, Any], method: str
+    tmp_path: Path, describe: Describe, name: str, content: dict[str, Any], linear: Linear, expected: tuple[str, float]
 ) -> None:
-    folder = write_checkpoint(tmp_path / "model")
+    folder = write_llama(tmp_path / "model", linear)
     (folder / name).write_text(json.dumps(content))
     found = describe(folder).quantization
     assert found is not None
-    assert found.method == method
+    assert (found.method, found.bits) == expected
 
 
 PACKINGS: dict[str, tuple[Tensors, float | None, int]] = {
@@ -523,12 +608,12 @@ PACKINGS: dict[str, tuple[Tensors, float | None, int]] = {
 
 @pytest.mark.parametrize("name", PACKINGS)
 def test_packed_weights_are_counted_unpacked(tmp_path: Path, name: str) -> None:
-    tensors, bits, expected = PACKINGS[name]
-    folder = write_checkpoint(tmp_path / "model", tensors)
+    stored, bits, expected = PACKINGS[name]
+    folder = write_checkpoint(tmp_path / "model", stored)
     found = checkpoint.inspect(resolved(folder))
-    assert found.contents is not None
-    shapes = checkpoint.weights.unpacked_shapes(found.tensors)
-    counted = quantization.contents([t for _, t in found.tensors], shapes, bits)
+    tensors = [t for _, t in found.tensors]
+    held = modules.modules(tensors, modules.notes(found.tensors), bits)
+    counted = modules.contents(held, tensors)
     assert counted.n_parameters == expected
     assert counted.n_quantized == counted.n_matrices == 1
 
@@ -700,7 +785,7 @@ class TestResolve:
             assert describe(found.path).n_parameters == 176
         assert all(options["local_files_only"] for options in asked)
         # else everything that `fetch` leaves out would count as missing
-        assert all(options["allow_patterns"] == list(ALLOWED_PATTERNS) for options in asked)
+        assert all(options["allow_patterns"] == [*ALLOWED_PATTERNS, WEIGHTS] for options in asked)
         with pytest.raises(CheckpointError, match=r"found no folder 'org/other'.*run `gate fetch`.*first"):
             self.resolve("org/other", tmp_path)
         with pytest.raises(CheckpointError, match=r"'org/model@v2'.*on a machine with a network"):

@@ -9,12 +9,21 @@ from typing import Any, ClassVar
 
 import pytest
 
-from gate import checkpoint, launch, stages
+from gate import checkpoint, launch, stages, worker
 from gate.backends import Checkpoint
 from gate.child import OFFLINE, environment
-from gate.errors import CheckpointError, CouldNotMeasure, DataError, ExitCode, GateError, UsageError, WorkerError
-from gate.fetching import fetch_all
-from gate.policy import LmEvalStage, PerplexityStage
+from gate.errors import (
+    CheckpointError,
+    CouldNotMeasure,
+    DataError,
+    ExitCode,
+    GateError,
+    NotFetched,
+    UsageError,
+    WorkerError,
+)
+from gate.fetching import CheckingWorker, Fetcher, command, fetch_all, fetch_missing, source_of_a_run
+from gate.policy import CheckpointSettings, LmEvalStage, PerplexityStage
 from gate.policy_file import LoadedPolicy, load_policy
 from gate.records import Role
 from gate.stages import lm_eval, perplexity
@@ -57,15 +66,23 @@ class StandInWorker:
             raise answer
         return answer
 
+    def fetch_checkpoint(self, reference: str, checkpoints: Mapping[str, Any], base: Path) -> str:
+        self.asked.append(reference)
+        answer = self.answers.get(reference)
+        if isinstance(answer, GateError):
+            raise answer
+        return worker._fetched({"reference": reference, "checkpoints": checkpoints, "base": str(base)})
+
     def close(self) -> None:
+        self.alive = False
         self.closed = True
 
 
 class Workers:
     """Starts stand-ins and remembers them."""
 
-    def __init__(self, **answers: list[str] | GateError) -> None:
-        self.answers = answers
+    def __init__(self, answers: Mapping[str, GateError] | None = None, **more: list[str] | GateError) -> None:
+        self.answers = {**(answers or {}), **more}
         self.asked: list[str] = []
         self.started: list[StandInWorker] = []
 
@@ -108,7 +125,7 @@ def test_everything_is_attempted_before_the_failures_are_told(loaded: LoadedPoli
     assert "HF_TOKEN" in advice
     assert caught.value.exit_code is ExitCode.ERROR
     assert workers.asked == ["wikitext2", "c4", "arc_easy"]
-    assert [w.alive for w in workers.started] == [False, True], "a dead worker is replaced"
+    assert len(workers.started) == 2, "a dead worker is replaced"
     assert workers.started[-1].closed
 
 
@@ -163,6 +180,101 @@ def test_a_fetched_checkpoint_is_found_offline(
     assert not (found.path / "pytorch_model.bin").exists()
 
 
+def test_the_gguf_file_that_is_asked_for_and_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+    from huggingface_hub import snapshot_download
+
+    repository = tmp_path / "hub" / "models" / "org" / "model"
+    write_checkpoint(repository)
+    for name in ("model-q4.gguf", "model-q8.gguf"):
+        (repository / name).write_bytes(b"GGUF")
+    named = {
+        "q4": CheckpointSettings(path="org/model", load={"gguf_file": "model-q4.gguf"}, tokenizer="org/model"),
+        "plain": CheckpointSettings(path="org/model"),
+    }
+
+    with serve(tmp_path / "hub") as address:
+
+        def download(repository: str, **options: Any) -> str:
+            return str(snapshot_download(repository, cache_dir=tmp_path / "cache", endpoint=address, **options))
+
+        monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+        found = checkpoint.fetch("q4", policy_checkpoints=named, base=tmp_path)
+        weights = {p.name for p in found.path.iterdir() if p.suffix in (".gguf", ".safetensors")}
+        assert weights == {"model-q4.gguf"}, "nor the tokenizer's weights"
+        assert found.tokenizer == str(found.path)
+        assert checkpoint.resolve("q4", policy_checkpoints=named, base=tmp_path, offline=True).path == found.path
+        with pytest.raises(CheckpointError, match=r"was downloaded in part|no such checkpoint"):
+            checkpoint.describe(
+                checkpoint.resolve("plain", policy_checkpoints=named, base=tmp_path, offline=True), Role.BASELINE
+            )
+        checkpoint.fetch("plain", policy_checkpoints=named, base=tmp_path)
+    plain = checkpoint.resolve("plain", policy_checkpoints=named, base=tmp_path, offline=True)
+    assert checkpoint.describe(plain, Role.BASELINE).n_parameters == 176
+    assert not (plain.path / "model-q8.gguf").exists()
+
+
+class TestBeforeARun:
+    """Only what is not here is downloaded; what could not be is left for the run to stop at."""
+
+    def test_local_checkpoints_start_no_child(self, loaded: LoadedPolicy, tmp_path: Path) -> None:
+        workers = Workers()
+        with Fetcher(loaded, workers) as fetcher:
+            assert list(fetch_missing(fetcher, ["nf4", str(tmp_path / "base"), "./gone", "nf5"])) == []
+        assert workers.started == []
+
+    def test_a_checkpoint_of_the_hub_is_tried_once(self, loaded: LoadedPolicy, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(loaded.base / "cache"))
+        workers = Workers({"org/model": CheckpointError("could not download 'org/model' (no route)")})
+        with Fetcher(loaded, workers) as fetcher:
+            assert list(fetch_missing(fetcher, ["org/model", "org/model"])) == [
+                "checkpoint org/model is not on this machine: downloading it",
+                "could not download 'org/model' (no route)",
+            ]
+        assert workers.asked == ["org/model"]
+        assert [w.closed for w in workers.started] == [True]
+
+    def test_the_command_that_fetches_everything(self, loaded: LoadedPolicy) -> None:
+        line = command(loaded, {"baseline": "org/model", "candidate": "my model"})
+        assert line == f"gate fetch --policy {loaded.source} --baseline org/model --candidate 'my model'"
+
+    def checking(self, missing: list[NotFetched], fetcher: Fetcher | None, said: list[str]) -> CheckingWorker:
+        class Measuring:
+            running = True
+
+            def check(self, stage: Mapping[str, Any], base: Path) -> tuple[Path, ...]:
+                if missing:
+                    raise missing.pop()
+                return (base / "file",)
+
+        return CheckingWorker(Measuring(), source_of_a_run(fetcher, "gate fetch ...", said.append))  # type: ignore[arg-type]
+
+    STAGE: ClassVar = {"name": "sanity", "corpora": [{"name": "wikitext2"}]}
+
+    def test_a_source_that_is_here_is_not_fetched(self, loaded: LoadedPolicy) -> None:
+        workers = Workers()
+        with Fetcher(loaded, workers) as fetcher:
+            assert self.checking([], fetcher, []).check(self.STAGE, loaded.base) == (loaded.base / "file",)
+        assert workers.started == []
+
+    def test_a_source_that_is_missing_is_fetched_and_checked_again(self, loaded: LoadedPolicy) -> None:
+        workers, said = Workers(wikitext2=["corpus wikitext2: 62 documents"]), list[str]()
+        with Fetcher(loaded, workers) as fetcher:
+            checking = self.checking([NotFetched("not here")], fetcher, said)
+            assert checking.check(self.STAGE, loaded.base) == (loaded.base / "file",)
+            assert [w.closed for w in workers.started] == [True], "nothing stays online while the run measures"
+        assert said == ["sanity: downloading what is not on this machine", "sanity: corpus wikitext2: 62 documents"]
+
+    def test_what_cannot_be_had_is_told_with_the_command(self, loaded: LoadedPolicy) -> None:
+        with Fetcher(loaded, Workers(wikitext2=CouldNotMeasure("no route"))) as fetcher:
+            checking = self.checking([NotFetched("not here")], fetcher, [])
+            with pytest.raises(NotFetched, match=r"^not here\nno route\nTo try again: `gate fetch \.\.\.`$"):
+                checking.check(self.STAGE, loaded.base)
+        with pytest.raises(NotFetched, match=r"^not here\nThis run is offline\. .* `gate fetch \.\.\.`$") as caught:
+            self.checking([NotFetched("not here")], None, []).check(self.STAGE, loaded.base)
+        assert caught.value.exit_code is ExitCode.USAGE
+
+
 class TestOnlineWorker:
     MINE: ClassVar = {
         "HF_TOKEN": "t",
@@ -205,13 +317,13 @@ class TestOnlineWorker:
 
     def test_the_request_reaches_the_stage(self, start: Callable[[bool], launch.Worker], tmp_path: Path) -> None:
         stage = perplexity_stage({"name": "c", "path": "c.txt"}).model_dump(mode="json")
-        with start(True) as worker:
-            base, *names = worker.fetch(stage, tmp_path)
+        with start(True) as online:
+            base, *names = online.fetch(stage, tmp_path)
         assert base == str(tmp_path)
         assert "HF_TOKEN" in names
         assert not {*names} & OFFLINE.keys()
-        with start(False) as worker:
-            _, *names = worker.fetch(stage, tmp_path)
+        with start(False) as offline:
+            _, *names = offline.fetch(stage, tmp_path)
         assert "HF_TOKEN" not in names
         assert OFFLINE.keys() <= {*names}
 

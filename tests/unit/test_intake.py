@@ -141,7 +141,8 @@ class TestNotTheSameModel:
             compare(baseline, resolved(other))
 
     def test_another_number_of_parameters(self, baseline: ResolvedCheckpoint, tmp_path: Path) -> None:
-        tensors = {**packed_w4(), "model.layers.1.mlp.up.weight_packed": filled("I32", (8, 1), 1)}
+        tensors = packed_w4()
+        tensors |= {n.replace("layers.0", "layers.1"): t for n, t in tensors.items() if ".up.weight_" in n}
         other = resolved(write_checkpoint(tmp_path / "other", tensors, quantization=PACKED_W4))
         with pytest.raises(CheckpointError, match=r"192 parameters besides its output head, the baseline 128"):
             compare(baseline, other)
@@ -154,16 +155,17 @@ class TestNotTheSameModel:
 
     def test_unknown_packings_are_not_counted(self, baseline: ResolvedCheckpoint, tmp_path: Path) -> None:
         tensors = {**full_precision(), "model.layers.0.mlp.up.weight": filled("U8", (1, 3), 2)}
-        folder = write_checkpoint(tmp_path / "hqq", tensors, quantization={"quant_method": "hqq", "nbits": 4})
-        assert compare(baseline, resolved(folder))[-1] == (
-            "parameters were not counted: how hqq packs them is not known here"
+        folder = write_checkpoint(tmp_path / "other", tensors, quantization={"quant_method": "aqlm", "nbits": 4})
+        assert compare(baseline, resolved(folder))[0] == (
+            "parameters were not counted: how aqlm packs them is not known here "
+            "(model.layers.0.mlp.up holds U8 in 'weight')"
         )
 
     def test_a_baseline_of_unknown_packing_is_not_counted_either(self, tmp_path: Path) -> None:
         tensors = {**full_precision(), "model.layers.0.mlp.up.weight": filled("U8", (1, 3), 2)}
-        ours = write_checkpoint(tmp_path / "ours", tensors, quantization={"quant_method": "mxfp4"})
+        ours = write_checkpoint(tmp_path / "ours", tensors, quantization={"quant_method": "aqlm"})
         theirs = write_checkpoint(tmp_path / "theirs", packed_w4(), quantization=PACKED_W4)
-        assert "how mxfp4 packs them" in compare(resolved(ours), resolved(theirs))[-1]
+        assert "how aqlm packs them" in compare(resolved(ours), resolved(theirs))[0]
 
 
 class TestGguf:
@@ -171,21 +173,24 @@ class TestGguf:
         full, q8 = 0, 8
         tensors = {
             "token_embd.weight": ((8, 6), full, 192),
-            "blk.0.ffn_up.weight": ((8, 8), q8, 68),
+            "blk.0.ffn_up.weight": ((32, 2), q8, 68),
             "blk.0.ffn_up.bias": ((8,), full, 32),
             "output_norm.weight": ((8,), full, 32),
         }
         for name, kind in (("quantized", q8), ("plain", full)):
             (tmp_path / name).mkdir()
-            tensors["blk.0.ffn_up.weight"] = ((8, 8), kind, 68 if kind == q8 else 256)
+            tensors["blk.0.ffn_up.weight"] = ((32, 2), kind, 68 if kind == q8 else 256)
             (tmp_path / name / "m-Q8_0.gguf").write_bytes(gguf(tensors))
         load = {"gguf_file": "m-Q8_0.gguf"}
         assert compare(baseline, resolved(tmp_path / "quantized", load=load)) == (
             "the tokenizer inside the GGUF file was not compared with the other",
             "a GGUF file names its architecture in its own way: it was not compared",
         )
-        with pytest.raises(Refused, match=r"declares gguf, but 0 of 2 weight matrices are quantized \(stored as F32\)"):
+        with pytest.raises(Refused, match=r"declares Q8_0, but 0 of 2 weight matrices are quantized \(stored as F32\)"):
             compare(baseline, resolved(tmp_path / "plain", load=load))
+        (tmp_path / "plain" / "m-Q8_0.gguf").rename(tmp_path / "plain" / "m-F32.gguf")
+        with pytest.raises(Refused, match=r"declares gguf, but 0 of 2 weight matrices are quantized \(stored as F32\)"):
+            compare(baseline, resolved(tmp_path / "plain", load={"gguf_file": "m-F32.gguf"}))
 
 
 class TestTokenizers:
@@ -228,7 +233,7 @@ class TestTokenizers:
         (other / "chat_template.jinja").write_text("{{ messages }}")
         assert compare(baseline, resolved(other))[:2] == (
             "the candidate's pad_token is '<s>', the baseline's None",
-            "the candidate's chat template differs from the baseline's",
+            "the candidate's chat template differs from the baseline's: only the candidate has one",
         )
 
 

@@ -19,6 +19,7 @@ from gate.backends import Checkpoint
 from gate.child import environment
 from gate.errors import BudgetExceeded, CheckpointError, CouldNotMeasure, DataError, Refused, UsageError, WorkerError
 from gate.launch import Stream, Worker
+from gate.policy import Policy
 from gate.records import Measurement, Role, merge
 from tests.unit import stub_stage
 
@@ -235,6 +236,74 @@ def test_long_work_without_progress_is_not_a_hang(start: Start, tmp_path: Path) 
     worker = start(silence_seconds=0.5)
     worker.open()
     assert len(measure(worker, "work", tmp_path)) == 2
+
+
+@pytest.mark.parametrize("name", ["stubborn", "stuck-later"])
+def test_work_that_never_ends_is_ended(start: Start, tmp_path: Path, name: str) -> None:
+    """A chat template or a configuration can keep Python busy for ever, with every heartbeat in time."""
+    worker = start(silence_seconds=0.5, work_seconds=1.0)
+    worker.open()
+    with pytest.raises(WorkerError, match=f"computed for [12] s without any progress in stage {name}") as caught:
+        measure(worker, name, tmp_path)
+    assert caught.value.kind == "hung"
+    assert "in behave" in caught.value.stderr_tail
+    assert not is_running(worker.pid)
+
+
+def test_progress_is_work_and_has_no_end(start: Start, tmp_path: Path) -> None:
+    worker = start(silence_seconds=0.4, work_seconds=0.5)
+    worker.open()
+    seen: list[int] = []
+    with pytest.raises(BudgetExceeded):
+        measure(worker, "slow", tmp_path, deadline_seconds=2.0, on_progress=lambda done, *_: seen.append(done))
+    assert worker.alive
+
+
+def test_a_worker_that_takes_too_much_memory_is_ended(start: Start, tmp_path: Path) -> None:
+    worker = start(memory_bytes=300 * 2**20)
+    worker.open()
+    with pytest.raises(WorkerError, match=r"was ended in stage grow: it took 0\.\d GiB of memory") as caught:
+        measure(worker, "grow", tmp_path)
+    assert caught.value.kind == "out_of_memory"
+    assert not is_running(worker.pid)
+
+
+def test_memory_of_what_it_started_counts(start: Start, tmp_path: Path) -> None:
+    worker = start(memory_bytes=300 * 2**20)
+    worker.open()
+    with pytest.raises(WorkerError, match="was ended in stage grandchild-grows"):
+        measure(worker, "grandchild-grows", tmp_path)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="namespaces are Linux's")
+@pytest.mark.parametrize("network", [True, False])
+def test_the_child_is_confined(start: Start, tmp_path: Path, network: bool) -> None:
+    worker = start(network=network)
+    worker.open()
+    measure(worker, "limits", tmp_path)
+    found = json.loads((tmp_path / "limits.json").read_text())
+    log = (tmp_path / "logs" / "candidate.log").read_text()
+    assert found["core"] == [0, 0]
+    assert found["file"] == [64 * 2**30] * 2
+    assert found["files"][1] <= 2**16
+    assert found["no_new_privileges"]
+    assert found["loopback"]
+    assert (found["oom_score"] == 1000) is ("first to go" not in log)
+    assert found["user"] == os.getuid()
+    if network:
+        assert "network" not in log
+    else:
+        assert found["network"] is ("it has the network of this machine" in log)  # where it could not be taken away
+
+
+def test_who_talks_to_a_server_keeps_the_network() -> None:
+    domain = {"kind": "domain", "name": "d", "data": "d.jsonl", "match": "exact"}
+    rules = [{"metric": "accuracy", "max_drop": "5pp"}]
+    judge = {"url": "http://127.0.0.1:1/v1", "model": "m", "rubric": "Is it right?"}
+    for extra, expected in (({}, False), ({"judge": judge}, True)):
+        document = {"version": 1, "stages": [{**domain, "rules": rules, **extra}]}
+        assert launch.needs_network(Policy.model_validate(document)) is expected
+    assert "openai" in launch.REACHING_OUT
 
 
 def test_megabytes_on_stdout_and_stderr_disturb_nothing(start: Start, tmp_path: Path) -> None:

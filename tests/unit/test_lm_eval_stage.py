@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -113,10 +113,19 @@ def run(folder: Path, lm: ScriptedLM, task: str, **more: Any) -> Measurement:
     return run_on(folder, backend, task, **more)
 
 
+def parts(folder: Path, lm: ScriptedLM, task: str, *, seed: str, **more: Any) -> Iterator[Measurement]:
+    backend: Backend = ScriptedBackend(lm)  # type: ignore[assignment]
+    return measure(backend, settings(task, **more), context_of(folder, Role.BASELINE, seed))
+
+
 def run_on(
     folder: Path, backend: Backend, task: str, *, role: Role = Role.BASELINE, seed: str = "seed", **more: Any
 ) -> Measurement:
-    context = Context(
+    return merge(list(measure(backend, settings(task, **more), context_of(folder, role, seed))))
+
+
+def context_of(folder: Path, role: Role, seed: str) -> Context:
+    return Context(
         role=role,
         base=folder,
         settings_digest="digest",
@@ -126,7 +135,6 @@ def run_on(
         block=None,
         progress=lambda done, total, label: None,
     )
-    return merge(list(measure(backend, settings(task, **more), context)))
 
 
 def values(measurement: Measurement, metric: str) -> list[float]:
@@ -325,10 +333,61 @@ def test_max_new_tokens_and_chat(tmp_path: Path) -> None:
     assert {r.args[0] for r in lm.seen} == {"<user>question 0<assistant>", "<user>question 1<assistant>"}
 
 
-def test_truncated_prompts_are_counted(tmp_path: Path) -> None:
-    write(tmp_path, "quiz", [*rows(2), {"question": "x" * 120, "gold": 0}], QUIZ)
-    measurement = run(tmp_path, ScriptedLM(), "quiz")
-    assert "1 prompts are longer than the 100 tokens of context: cut on the left" in measurement.notes
+# ---- prompts that do not fit the context
+
+LONG = [{"question": f"{'x' * 120} {k}", "gold": 0} for k in range(3)]
+CUT = "3 of 60 prompts do not fit the 100 tokens of context (the longest needs 125, answer included) and are cut"
+
+
+@pytest.mark.parametrize("allowed", [3, "5%"])
+@pytest.mark.parametrize("role", Role)
+def test_prompts_that_are_cut_are_counted(tmp_path: Path, allowed: int | str, role: Role) -> None:
+    write(tmp_path, "quiz", [*rows(57), *LONG], QUIZ)
+    measurement = run(tmp_path, ScriptedLM(), "quiz", max_truncated=allowed, role=role)
+    assert f"{CUT} on the left" in measurement.notes
+    assert len(measurement.observations) == 60
+
+
+@pytest.mark.parametrize("allowed", [0, 2, "4.9%"])
+@pytest.mark.parametrize("role", Role)
+def test_more_of_them_than_allowed_are_an_error_before_anything_is_scored(
+    tmp_path: Path, allowed: int | str, role: Role
+) -> None:
+    write(tmp_path, "quiz", [*rows(57), *LONG], QUIZ)
+    lm = ScriptedLM()
+    with pytest.raises(CouldNotMeasure) as caught:
+        run(tmp_path, lm, "quiz", max_truncated=allowed, role=role)
+    assert str(caught.value) == (
+        f"task 'quiz': {CUT} on the left, and max_truncated allows {allowed}. Lower `fewshot`, give the model a longer "
+        "context (`max_model_len` under `engines`), choose a task with shorter prompts, or set `max_truncated`"
+    )
+    assert lm.seen == []
+
+
+def test_they_are_counted_whatever_the_order_of_the_items(tmp_path: Path) -> None:
+    """The first part of a measurement says so already, however few of its own prompts are cut."""
+    write(tmp_path, "quiz", [*rows(157), *LONG], QUIZ)
+    for seed in "abc":
+        first = next(parts(tmp_path, ScriptedLM(), "quiz", seed=seed, max_truncated=3))
+        assert "3 of 160 prompts do not fit the 100 tokens" in " ".join(first.notes)
+
+
+def test_the_answer_needs_room_too(tmp_path: Path) -> None:
+    write(tmp_path, "open", [{"question": "x" * 92, "gold": 0}, {"question": "x" * 93, "gold": 0}], OPEN)
+    with pytest.raises(CouldNotMeasure, match=r"1 of 2 prompts .* needs 101, .* Lower `fewshot` or `max_new_tokens`,"):
+        run(tmp_path, ScriptedLM(), "open")
+    assert len(run(tmp_path, ScriptedLM(), "open", max_new_tokens=7).observations) == 2
+    unlimited = {**OPEN, "generation_kwargs": {"until": ["\n"]}}
+    write(tmp_path, "open", rows(2), unlimited)
+    with pytest.raises(CouldNotMeasure, match=r"the longest needs 266"):  # 256 is what lm-eval's models then take
+        run(tmp_path, ScriptedLM(), "open")
+
+
+def test_a_continuation_may_end_one_token_after_the_context(tmp_path: Path) -> None:
+    """Its last token is predicted and never read."""
+    write(tmp_path, "quiz", [{"question": "x" * 97, "gold": 0}, {"question": "x" * 98, "gold": 0}], QUIZ)
+    with pytest.raises(CouldNotMeasure, match=r"1 of 2 prompts .* needs 101"):
+        run(tmp_path, ScriptedLM(), "quiz")
 
 
 def test_examples_from_the_evaluated_split_are_pointed_out(tmp_path: Path) -> None:
@@ -364,7 +423,8 @@ class Fixed(ConfigurableTask):
 
     def construct_requests(self, doc, ctx, **kwargs):
         kwargs = {k: v for k, v in kwargs.items() if k == "metadata"}
-        return [Instance(request_type="generate_until", doc=doc, arguments=(ctx, {"until": []}), idx=0, **kwargs)]
+        arguments = (ctx, {"until": [], "max_gen_toks": 8})
+        return [Instance(request_type="generate_until", doc=doc, arguments=arguments, idx=0, **kwargs)]
 """
 
 
@@ -635,7 +695,6 @@ def test_code_execution_must_be_asked_for(tmp_path: Path) -> None:
     write(tmp_path, "code", rows(2), {**OPEN, "unsafe_code": True})
     with pytest.raises(DataError, match="task 'code' executes the code that the model wrote"):
         check(settings("code"), tmp_path)
-    check(settings("code", unsafe_code=True), tmp_path)
     with pytest.raises(DataError, match="task 'humaneval' executes"):
         check(settings("humaneval", include_path=None), tmp_path)
 

@@ -6,8 +6,8 @@ import dataclasses
 import json
 import multiprocessing
 import os
-import signal
-import time
+import random
+import shutil
 from collections.abc import Callable
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
@@ -17,60 +17,23 @@ import pytest
 
 from gate import checkpoint
 from gate.errors import ArtifactError, DataError, UsageError
-from gate.metrics import DOMAIN
-from gate.records import Measurement, Observation, Role
-from gate.store import REQUIRED, Store, default_root, stage_digest
+from gate.records import Role
+from gate.store import REQUIRED, Store, default_root, open_store, stage_digest
+from gate.store.seal import seal
 from tests.checkpoint_factory import full_precision, resolved, write_checkpoint
+from tests.store_factory import PARTS, PROVENANCE, data_folder, files_of, keep, measurement
 
-PARTS = {
-    "digest": "d" * 64,
-    "effective_digest": "e" * 64,
-    "stage": "domain",
-    "source": "fraud",
-    "settings_digest": "5" * 64,
-    "sample_seed": "7",
-    "backend": "fake",
-    "environment": "f" * 64,
-}
-PROVENANCE = {"uri": "bank"}
 SPAWN = multiprocessing.get_context("spawn")
 
 
-def measurement(value: float = 1.0, n: int = 2) -> Measurement:
-    return Measurement(
-        stage="fraud",
-        source="fraud",
-        role=Role.BASELINE,
-        settings_digest=PARTS["settings_digest"],
-        n_expected=n,
-        n_available=n,
-        n_reached=n,
-        planned_tokens=0,
-        chance=None,
-        metrics=(DOMAIN["accuracy"],),
-        observations=tuple(
-            Observation(metric="correct", item_id=str(i), value=value, weight=1.0, cluster=None, group=None)
-            for i in range(n)
-        ),
-        failures=(),
-        answers=(),
-        seconds=2.5,
-        notes=(),
-    )
-
-
-def keep(store: Store, parts: dict[str, str] = PARTS, value: float = 1.0) -> str:
-    key = store.key(parts)
-    with store.reserve(key) as slot:
-        (slot.artifacts / "sub").mkdir()
-        (slot.artifacts / "sub" / "logits.bin").write_bytes(b"x" * 1000)
-        slot.commit(measurement(value), PROVENANCE)
-    return key
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "store"
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(tmp_path / "store")
+def store(root: Path) -> Store:
+    return Store(root)
 
 
 class TestKeys:
@@ -81,6 +44,10 @@ class TestKeys:
         for parts in ({k: v for k, v in PARTS.items() if k != missing}, PARTS | {missing: ""}):
             with pytest.raises(ValueError, match=f"a store key needs {missing}"):
                 store.key(parts)
+
+    def test_timings_are_never_stored(self, store: Store) -> None:
+        with pytest.raises(ValueError, match="timings are never stored"):
+            store.key(PARTS | {"stage": "profile"})
 
     @pytest.mark.parametrize("part", [*sorted(PARTS), "anything else"])
     def test_every_part_makes_another_key(self, store: Store, part: str) -> None:
@@ -103,10 +70,10 @@ class TestKeys:
 
 
 class TestEntries:
-    def test_what_was_kept_comes_back_with_its_digest_and_date(self, store: Store) -> None:
+    def test_what_was_kept_comes_back_with_its_digest_and_date(self, store: Store, root: Path) -> None:
         """Hole 8: a reference is a measurement with a digest and a date, never a number that somebody wrote down."""
         key = keep(store)
-        found = Store(store.root).get(key)
+        found = Store(root).get(key)
         assert found is not None
         assert found.measurement == measurement()
         assert (found.artifacts / "sub" / "logits.bin").read_bytes() == b"x" * 1000
@@ -114,16 +81,16 @@ class TestEntries:
         assert found.provenance == PROVENANCE
         assert found.created_at.endswith("+00:00")
 
-    def test_nothing_is_there_until_it_is_committed(self, store: Store) -> None:
+    def test_nothing_is_there_until_it_is_committed(self, store: Store, root: Path) -> None:
         key = store.key(PARTS)
         with store.reserve(key) as slot:
             (slot.artifacts / "half").write_bytes(b"x")
             assert store.get(key) is None
             assert store.list() == ()
         assert store.get(key) is None
-        assert [p for p in store.root.rglob("*") if p.is_file()] == []
+        assert files_of(root) == []
 
-    def test_an_exception_leaves_nothing(self, store: Store) -> None:
+    def test_an_exception_leaves_nothing(self, store: Store, root: Path) -> None:
         key = store.key(PARTS)
 
         def dying() -> None:
@@ -134,7 +101,7 @@ class TestEntries:
         with pytest.raises(RuntimeError, match="the worker died"):
             dying()
         assert store.get(key) is None
-        assert [p for p in store.root.rglob("*") if p.is_file()] == []
+        assert files_of(root) == []
 
     def test_only_baselines_are_kept(self, store: Store) -> None:
         with (
@@ -152,14 +119,11 @@ class TestEntries:
         assert kept.measurement == measurement(1.0)
         assert store.problems == []
 
-    def test_listing(self, store: Store) -> None:
+    def test_listing(self, store: Store, root: Path) -> None:
         keys = {keep(store), keep(store, PARTS | {"source": "other"})}
         assert {e.key for e in store.list()} == keys
-        assert Store(store.root / "absent").list() == ()
-
-
-def entry(store: Store, key: str) -> Path:
-    return store.root / key[:2] / key
+        assert Store(root / "absent").list() == ()
+        assert Store(f"file://{root}").list() == store.list()
 
 
 def flip(path: Path, at: int) -> None:
@@ -168,72 +132,203 @@ def flip(path: Path, at: int) -> None:
     path.write_bytes(content)
 
 
-def edit_meta(folder: Path, **changes: Any) -> None:
-    path = folder / "meta.json"
+def manifest(root: Path) -> Path:
+    (path,) = (root / "entries").rglob("*.json")
+    return path
+
+
+def edit_manifest(root: Path, **changes: Any) -> None:
+    path = manifest(root)
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
-DAMAGE: dict[str, Callable[[Path], object]] = {
-    "flipped bit in the measurement": lambda f: flip(f / "measurement.parquet", 200),
-    "flipped bit in an artifact": lambda f: flip(f / "artifacts/sub/logits.bin", 500),
-    "flipped bit in the date": lambda f: flip(f / "meta.json", (f / "meta.json").read_bytes().index(b"20")),
-    "truncated measurement": lambda f: os.truncate(f / "measurement.parquet", 100),
-    "truncated meta": lambda f: os.truncate(f / "meta.json", 20),
-    "missing meta": lambda f: (f / "meta.json").unlink(),
-    "missing artifact": lambda f: (f / "artifacts/sub/logits.bin").unlink(),
-    "added file": lambda f: (f / "artifacts/more").write_bytes(b""),
-    "edited key parts": lambda f: edit_meta(f, parts=PARTS | {"effective_digest": "0" * 64}),
-    "another version": lambda f: edit_meta(f, version=99),
-    "meta is no object": lambda f: (f / "meta.json").write_text("[]"),
+def resealed(root: Path, **changes: Any) -> None:
+    """A manifest that somebody else wrote, checksum and all."""
+    document = json.loads(manifest(root).read_text()) | changes
+    del document["checksum"]
+    manifest(root).write_bytes(seal(document, None))
+
+
+def other_key(root: Path) -> None:
+    folder = root / "entries" / ("0" * 64)
+    folder.mkdir()
+    manifest(root).rename(folder / "000000.json")
+
+
+DAMAGE: dict[str, tuple[Callable[[Path, Path], object], str]] = {
+    "flipped bit in the measurement": (lambda r, d: flip(d / "measurement.parquet", 200), "parquet does not match its"),
+    "flipped bit in an artifact": (lambda r, d: flip(d / "artifacts/sub/logits.bin", 500), "logits.bin does not match"),
+    "flipped bit in the date": (lambda r, d: flip(manifest(r), manifest(r).read_bytes().index(b"20")), "checksum"),
+    "truncated measurement": (lambda r, d: os.truncate(d / "measurement.parquet", 100), "has 100 bytes, expected"),
+    "truncated artifact": (
+        lambda r, d: os.truncate(d / "artifacts/sub/logits.bin", 999),
+        "has 999 bytes, expected 1,0",
+    ),
+    "truncated manifest": (lambda r, d: os.truncate(manifest(r), 20), "is not readable"),
+    "empty manifest": (lambda r, d: os.truncate(manifest(r), 0), "is not readable"),
+    "missing measurement": (lambda r, d: (d / "measurement.parquet").unlink(), "measurement.parquet is missing"),
+    "missing artifact": (lambda r, d: (d / "artifacts/sub/logits.bin").unlink(), "logits.bin is missing"),
+    "missing folder": (lambda r, d: shutil.rmtree(d), "is missing"),
+    "added file": (lambda r, d: (d / "artifacts/more").write_bytes(b""), "artifacts/more does not belong to it"),
+    "edited key parts": (lambda r, d: edit_manifest(r, parts=PARTS | {"source": "x"}), "is not as it was written"),
+    "another layout of the same": (lambda r, d: edit_manifest(r), "is not as it was written"),
+    "manifest is no object": (lambda r, d: manifest(r).write_text("[]"), "is not as it was written"),
+    "a number that JSON has not": (lambda r, d: manifest(r).write_text('{"a":NaN}'), "JSON compliant"),
+    "another version": (lambda r, d: resealed(r, version=99), "has version 99"),
+    "key of other parts": (lambda r, d: resealed(r, parts=PARTS | {"source": "x"}), "under another key"),
+    "another generation": (lambda r, d: resealed(r, generation=7), "belongs to"),
+    "a file outside": (lambda r, d: resealed(r, files={"artifacts/../../x": {}}), "is no manifest"),
+    "no time": (lambda r, d: resealed(r, created_at="yesterday"), "is no manifest"),
+    "more than there is": (lambda r, d: resealed(r, surprise=1), "is no manifest"),
+    "huge manifest": (lambda r, d: manifest(r).write_bytes(b" " * 5_000_000), "is not readable"),
 }
 
 
 class TestDamage:
     @pytest.mark.parametrize("name", DAMAGE)
-    def test_a_damaged_entry_is_never_served(self, store: Store, name: str) -> None:
-        key = keep(store)
-        DAMAGE[name](entry(store, key))
+    def test_a_damaged_entry_is_never_served(self, root: Path, name: str) -> None:
+        key, (damage, said) = keep(Store(root)), DAMAGE[name]
+        damage(root, data_folder(root, key))
+        store = Store(root)
         assert store.get(key) is None
+        assert store.get(key) is None
+        (problem,) = store.problems  # said once
+        assert "a stored baseline measurement was not used: entries/" in problem
+        assert said in problem
+        keep(store, value=0.5)
+        found = store.get(key)
+        assert found is not None
+        assert found.measurement == measurement(0.5)
+        assert Store(root).get(key) == found  # and nobody hears of the broken one again
+        assert len(store.problems) == 1
+
+    def test_every_flipped_byte_is_caught(self, root: Path) -> None:
+        """In each file of an entry: every byte of the manifest, and a sample of the others with both ends."""
+        key = keep(Store(root))
+        draw, tried = random.Random(4), 0
+        for path in [manifest(root), *files_of(data_folder(root, key))]:
+            whole = path.read_bytes()
+            places = range(len(whole))
+            some = places if path.suffix == ".json" else {0, len(whole) - 1, *draw.sample(places, 40)}
+            for at in some:
+                damaged = bytearray(whole)
+                damaged[at] ^= 1 << draw.randrange(8)
+                path.write_bytes(damaged)
+                store = Store(root)
+                assert store.get(key) is None, (path.name, at)
+                assert len(store.problems) == 1, (path.name, at)
+                tried += 1
+            path.write_bytes(whole)
+        assert tried > 500
+        assert Store(root).get(key) is not None
+
+    def test_an_entry_of_another_key_is_not_served(self, root: Path) -> None:
+        key = keep(Store(root))
+        other_key(root)
+        store = Store(root)
+        assert store.get(key) is None
+        assert store.get("0" * 64) is None
         (problem,) = store.problems
-        assert "was not used and moved to" in problem
-        (aside,) = (store.root / "corrupt").iterdir()
-        assert aside.name.startswith(key)
-        keep(store)
-        assert store.get(key) is not None
-        assert len(store.problems) == 1
+        assert f"belongs to entries/{key}" in problem
 
-    def test_an_entry_of_another_key_is_not_served(self, store: Store) -> None:
-        key, other = keep(store), store.key(PARTS | {"effective_digest": "a" * 64})
-        entry(store, other).parent.mkdir(exist_ok=True)
-        entry(store, key).rename(entry(store, other))
-        assert store.get(other) is None
-        assert len(store.problems) == 1
-
-    def test_a_damaged_entry_in_the_way_is_replaced(self, store: Store) -> None:
+    def test_a_broken_newer_generation_does_not_bring_back_the_older_one(self, root: Path) -> None:
+        store = Store(root)
         key = keep(store)
-        os.truncate(entry(store, key) / "measurement.parquet", 10)
-        with store.reserve(key) as slot:
-            kept = slot.commit(measurement(0.5), PROVENANCE)
-        assert kept.measurement == measurement(0.5)
-        assert len(store.problems) == 1
+        (root / "entries" / key / "000001.json").write_text("{}")
+        assert store.get(key) is None
+        assert keep(store, value=0.0) == key
+        found = store.get(key)
+        assert found is not None
+        assert found.measurement == measurement(0.0)
+        assert sorted(p.name for p in (root / "entries" / key).iterdir()) == [
+            "000000.json",
+            "000001.json",
+            "000002.json",
+        ]
+
+    def test_a_stray_file_is_no_entry(self, root: Path) -> None:
+        store = Store(root)
+        key = keep(store)
+        (root / "entries" / key / "zzz.json").write_text("{}")
+        (root / "entries" / "README").write_text("hands off")
+        assert store.get(key) is not None
+        assert len(store.list()) == 1
+        assert store.problems == []
 
 
 class TestUnwritable:
     def test_a_store_that_cannot_be_written_is_a_usage_error(self, tmp_path: Path) -> None:
         (tmp_path / "file").write_text("in the way")
         store = Store(tmp_path / "file")
-        with pytest.raises(UsageError, match=r"cannot be written \(Not a directory\).*QUANTGATE_STORE"):
-            store.reserve(store.key(PARTS)).__enter__()
+        with pytest.raises(UsageError, match=r"failed: Not a directory. It cannot be written: .*QUANTGATE_STORE"):
+            store.check_writable()
 
-    def test_a_full_disk_is_an_artifact_error(self, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_what_is_measured_all_the_same_is_used_and_not_kept(self, tmp_path: Path) -> None:
+        (tmp_path / "file").write_text("in the way")
+        store = Store(tmp_path / "file")
+        with store.reserve(store.key(PARTS)) as slot:
+            (slot.artifacts / "rows.bin").write_bytes(b"x")
+            with pytest.raises(ArtifactError, match="Not a directory"):
+                slot.commit(measurement(), PROVENANCE)
+            assert (slot.artifacts / "rows.bin").read_bytes() == b"x"
+        assert not slot.artifacts.exists()
+
+    def test_a_full_disk_costs_nothing_that_was_measured(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         def full(_: int) -> None:
             raise OSError(28, "No space left on device")
 
+        store = Store(root)
         with store.reserve(store.key(PARTS)) as slot:
-            monkeypatch.setattr(os, "fsync", full)
-            with pytest.raises(ArtifactError, match=r"cannot write to the baseline store.*No space left"):
-                slot.commit(measurement(), PROVENANCE)
+            (slot.artifacts / "rows.bin").write_bytes(b"x")
+            with monkeypatch.context() as patched:
+                patched.setattr(os, "fsync", full)
+                with pytest.raises(ArtifactError, match="No space left"):
+                    slot.commit(measurement(), PROVENANCE)
+            assert (slot.artifacts / "rows.bin").read_bytes() == b"x"
         assert store.list() == ()
+        assert files_of(root) == []
+        keep(store)
+        assert len(store.list()) == 1
+
+    def test_checking_leaves_nothing(self, root: Path) -> None:
+        Store(root).check_writable()
+        assert files_of(root) == []
+
+    @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+    def test_a_folder_without_permission(self, root: Path) -> None:
+        root.mkdir()
+        root.chmod(0o500)
+        with pytest.raises(UsageError, match="Permission denied"):
+            Store(root).check_writable()
+
+
+class TestReadOnly:
+    """What an untrusted job may do: use what is there, and leave no trace."""
+
+    def test_it_reads_and_keeps_nothing(self, root: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+        key = keep(Store(root))
+        before = files_of(root)
+        store = Store(root, read_only=True)
+        store.check_readable()
+        assert store.get(key) is not None
+        other = store.key(PARTS | {"source": "other"})
+        with store.reserve(other) as slot, pytest.raises(ArtifactError, match="is read-only here"):
+            slot.commit(measurement(), PROVENANCE)
+        with pytest.raises(ArtifactError, match="is read-only here"):
+            store.put_calibration({}, {})
+        with pytest.raises(UsageError, match=r"read-only here \(--store-read-only"):
+            store.check_writable()
+        assert files_of(root) == before
+
+    def test_the_environment_says_so_too(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        for said, expected in (("1", True), ("0", False), ("", False), ("true", True)):
+            monkeypatch.setenv("QUANTGATE_STORE_READONLY", said)
+            assert open_store(str(root)).read_only is expected
+            assert open_store(str(root), read_only=True).read_only
+        monkeypatch.setenv("QUANTGATE_STORE_READONLY", "perhaps")
+        with pytest.raises(UsageError, match="found QUANTGATE_STORE_READONLY='perhaps', expected 1 or 0"):
+            open_store(str(root))
 
 
 def write_together(root: Path, barrier: Barrier, value: float) -> None:
@@ -247,44 +342,23 @@ def write_together(root: Path, barrier: Barrier, value: float) -> None:
         assert (kept.artifacts / "who").read_text() == str(kept.measurement.observations[0].value)
 
 
-def write_for_ever(root: Path) -> None:
-    store = Store(root)
-    with store.reserve(store.key(PARTS)) as slot:
-        (slot.artifacts / "half").write_bytes(b"x" * 10_000)
-        (slot.artifacts / "ready").touch()
-        time.sleep(600)
-
-
 class TestProcesses:
-    def test_two_writers_at_once(self, store: Store) -> None:
+    def test_two_writers_at_once(self, root: Path) -> None:
         barrier = SPAWN.Barrier(2)
-        writers = [SPAWN.Process(target=write_together, args=(store.root, barrier, v)) for v in (0.0, 1.0)]
+        writers = [SPAWN.Process(target=write_together, args=(root, barrier, v)) for v in (0.0, 1.0)]
         for writer in writers:
             writer.start()
         for writer in writers:
             writer.join(60)
         assert [w.exitcode for w in writers] == [0, 0]
-        (kept,) = store.list()
+        store = Store(root)
+        (entry,) = store.list()
+        kept = store.get(entry.key)
+        assert kept is not None
         assert (kept.artifacts / "who").read_text() == str(kept.measurement.observations[0].value)
         assert store.problems == []
-        assert list((store.root / "tmp").iterdir()) == []
-
-    def test_a_writer_killed_in_the_middle(self, store: Store) -> None:
-        writer = SPAWN.Process(target=write_for_ever, args=(store.root,))
-        writer.start()
-        deadline = time.monotonic() + 60
-        while not list(store.root.glob("tmp/*/artifacts/ready")):
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-        assert writer.pid is not None
-        os.kill(writer.pid, signal.SIGKILL)
-        writer.join(60)
-        key = store.key(PARTS)
-        assert store.get(key) is None
-        assert store.list() == ()
-        assert keep(store) == key
-        assert store.get(key) is not None
-        assert store.problems == []
+        assert list((root / "tmp").iterdir()) == []
+        assert len(list((root / "data").iterdir())) == 1  # the loser took its files away
 
 
 class TestStageDigest:
@@ -360,12 +434,12 @@ def _nobody(_: Path) -> Path:
 def test_where_the_store_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("QUANTGATE_STORE", raising=False)
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    assert default_root() == Path("~/.cache/quantgate/store").expanduser()
+    assert default_root() == str(Path("~/.cache/quantgate/store").expanduser())
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert default_root() == tmp_path / "quantgate" / "store"
+    assert default_root() == str(tmp_path / "quantgate" / "store")
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setattr(Path, "expanduser", _nobody)
     with pytest.raises(UsageError, match="set XDG_CACHE_HOME"):
         default_root()
-    monkeypatch.setenv("QUANTGATE_STORE", str(tmp_path / "shared"))
-    assert default_root() == tmp_path / "shared"
+    monkeypatch.setenv("QUANTGATE_STORE", "s3://team/baselines")
+    assert default_root() == "s3://team/baselines"

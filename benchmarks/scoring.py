@@ -1,0 +1,459 @@
+"""What scoring costs: this gate against lm-eval's HFLM on one few-shot multiple-choice test, and against a bare loop.
+
+    python benchmarks/scoring.py [--quick] [--data FOLDER] [--subjects 8] [--questions 40] [--dtypes float32 bfloat16]
+
+One thread, one model of 50 M random parameters, the same prompts in the gate's seeded order in blocks of 32.  Every arm
+is a process of its own, so that peaks of memory do not mix; they take turns block by block, and their CPU time is what
+counts, so that other work on the machine touches them little.  FOLDER holds MMLU, as `dev/SUBJECT_dev.csv` and
+`test/SUBJECT_test.csv`; without it the questions are of random words.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import multiprocessing
+import os
+import random
+import resource
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain, pairwise
+from pathlib import Path
+from time import process_time
+from typing import Any
+
+import numpy as np
+
+SHOTS = 5
+LETTERS = "ABCD"
+BLOCK_ITEMS = 32
+CONTEXT_LENGTH = 2048
+VOCABULARY = 24_000
+MIB = 2**20
+
+Pair = tuple[str, str]
+Answers = list[tuple[float, bool]]
+
+
+@dataclass(frozen=True)
+class Question:
+    text: str
+    choices: tuple[str, ...]
+    answer: int
+
+
+@dataclass(frozen=True)
+class Item:
+    """One question as lm-eval asks it: a pair of context and continuation per choice."""
+
+    item_id: str
+    pairs: tuple[Pair, ...]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, help="folder with MMLU; default: questions of random words")
+    parser.add_argument("--subjects", type=int, default=8)
+    parser.add_argument("--questions", type=int, default=40, help="per subject")
+    parser.add_argument("--hflm-blocks", type=int, default=2, help="blocks that HFLM scores; its time is scaled to all")
+    parser.add_argument("--probe-items", type=int, default=6, help="items for finding HFLM's best batch size")
+    parser.add_argument("--batch-sizes", nargs="+", type=int, default=[1, 2, 4, 8, 16], help="of HFLM, to choose from")
+    parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"])
+    parser.add_argument("--quick", action="store_true", help="a minute or two, for whether it runs")
+    chosen = parser.parse_args()
+    if chosen.quick:
+        chosen.subjects, chosen.questions, chosen.hflm_blocks, chosen.probe_items = 3, 16, 1, 2
+        chosen.batch_sizes, chosen.dtypes = [1, 2], ["float32"]
+    os.environ["OMP_NUM_THREADS"] = "1"
+    os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+    subjects = read(chosen.data, chosen.subjects, chosen.questions) if chosen.data else make(chosen)
+    with tempfile.TemporaryDirectory() as folder:
+        build(Path(folder), subjects)
+        print(HEADER)
+        for dtype in chosen.dtypes:
+            for name, style in (("one-token choices", by_letter), ("full-text choices", by_text)):
+                compare(Path(folder), dtype, name, blocks_of(style(subjects)), chosen)
+        print(f"\n{PERPLEXITY_HEADER}")
+        for dtype in chosen.dtypes:
+            with Arm(Path(folder), dtype, "perplexity", 0) as arm:
+                for line in arm.ask((2 if chosen.quick else 8, texts(subjects))):
+                    print(line)
+
+
+# --- questions -----------------------------------------------------------------------------------------------------
+
+Subjects = dict[str, tuple[list[Question], list[Question]]]
+"""Name → examples, questions."""
+
+
+def read(folder: Path, n_subjects: int, n_questions: int) -> Subjects:
+    names = sorted(p.name.removesuffix("_test.csv") for p in (folder / "test").glob("*_test.csv"))
+    if len(names) < n_subjects:
+        raise SystemExit(f"found {len(names)} subjects in {folder / 'test'}, expected at least {n_subjects}")
+    names = random.Random(0).sample(names, n_subjects)
+
+    def rows(path: Path) -> list[Question]:
+        with path.open(encoding="utf-8", newline="") as file:
+            return [Question(q, tuple(c), int(a)) for q, *c, a in list(csv.reader(file))[1:]]
+
+    return {
+        name: (
+            rows(folder / "dev" / f"{name}_dev.csv")[:SHOTS],
+            rows(folder / "test" / f"{name}_test.csv")[:n_questions],
+        )
+        for name in names
+    }
+
+
+def make(chosen: argparse.Namespace) -> Subjects:
+    """Questions as long as MMLU's, of words that occur as often as words do."""
+    rng = random.Random(0)
+    syllables = [c + v for c in "bcdfghjklmnprstvwz" for v in "aeiou"]
+    words = ["".join(rng.choices(syllables, k=rng.randint(1, 4))) for _ in range(8000)]
+    weights = [1 / (i + 3) for i in range(len(words))]
+
+    def some(low: int, high: int) -> str:
+        return " ".join(rng.choices(words, weights, k=rng.randint(low, high)))
+
+    def questions(n: int) -> list[Question]:
+        return [
+            Question(some(10, 70) + "?", tuple(some(1, 14) for _ in LETTERS), rng.randrange(len(LETTERS)))
+            for _ in range(n)
+        ]
+
+    return {some(2, 3): (questions(SHOTS), questions(chosen.questions)) for _ in range(chosen.subjects)}
+
+
+def texts(subjects: Subjects) -> str:
+    return "\n".join(f"{q.text} {' '.join(q.choices)}" for s in subjects.values() for part in s for q in part)
+
+
+def by_letter(subjects: Subjects) -> list[Item]:
+    def ask(q: Question) -> str:
+        return "\n".join([q.text, *(f"{k}. {c}" for k, c in zip(LETTERS, q.choices, strict=True)), "Answer:"])
+
+    return _items(subjects, ask, lambda q: LETTERS)
+
+
+def by_text(subjects: Subjects) -> list[Item]:
+    return _items(subjects, lambda q: f"Question: {q.text}\nAnswer:", lambda q: q.choices)
+
+
+def _items(
+    subjects: Subjects, ask: Callable[[Question], str], choices: Callable[[Question], Sequence[str]]
+) -> list[Item]:
+    items = []
+    for name, (examples, questions) in subjects.items():
+        start = f"The following are multiple choice questions (with answers) about {name.replace('_', ' ')}.\n\n"
+        start += "".join(f"{ask(q)} {choices(q)[q.answer]}\n\n" for q in examples)
+        items += [
+            Item(f"{name}/{i:08d}/0", tuple((start + ask(q), f" {choice}") for choice in choices(q)))
+            for i, q in enumerate(questions)
+        ]
+    return items
+
+
+def blocks_of(items: list[Item]) -> list[list[Item]]:
+    from gate.order import place
+
+    ordered = sorted(items, key=lambda item: place("benchmark", item.item_id))
+    return [ordered[at : at + BLOCK_ITEMS] for at in range(0, len(ordered), BLOCK_ITEMS)]
+
+
+# --- the model -----------------------------------------------------------------------------------------------------
+
+
+def build(folder: Path, subjects: Subjects) -> None:
+    """A Llama of 50 M random parameters and a tokenizer trained on the questions."""
+    import torch
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    raw = Tokenizer(models.BPE())
+    raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    raw.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY,
+        special_tokens=["<s>", "</s>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    raw.train_from_iterator(texts(subjects).split("\n"), trainer)
+    PreTrainedTokenizerFast(tokenizer_object=raw, bos_token="<s>", eos_token="</s>").save_pretrained(folder)
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=512,
+        intermediate_size=1376,
+        num_hidden_layers=8,
+        num_attention_heads=8,
+        num_key_value_heads=8,
+        max_position_embeddings=CONTEXT_LENGTH,
+        initializer_range=0.05,
+        bos_token_id=0,
+        eos_token_id=1,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+
+
+# --- arms: one process each ----------------------------------------------------------------------------------------
+
+
+class Arm:
+    """A child process that answers one question at a time."""
+
+    def __init__(self, folder: Path, dtype: str, kind: str, batch_size: int) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=serve, args=(theirs, str(folder), dtype, kind, batch_size))
+        self._process.start()
+        theirs.close()
+        self._pipe.recv()  # ready
+
+    def ask(self, question: Any) -> Any:
+        self._pipe.send(question)
+        return self._pipe.recv()
+
+    def __enter__(self) -> Arm:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pipe.send(None)
+        self._process.join()
+
+
+def serve(pipe: Any, folder: str, dtype: str, kind: str, batch_size: int) -> None:
+    import warnings
+
+    import torch
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    answer = {"gate": gate_arm, "hflm": hflm_arm, "perplexity": perplexity_arm}[kind](folder, dtype, batch_size)
+    reset_peak()
+    pipe.send("ready")
+    while (question := pipe.recv()) is not None:
+        pipe.send(answer(question))
+
+
+@dataclass(frozen=True)
+class Scored:
+    """`computed_tokens` and `peak_bytes` are those of the whole process so far."""
+
+    answers: Answers
+    seconds: float
+    computed_tokens: int
+    peak_bytes: int
+
+
+def gate_arm(folder: str, dtype: str, _: int) -> Callable[[list[Pair]], Scored]:
+    from gate.backends import Checkpoint
+    from gate.backends.hf import open_backend
+
+    backend = open_backend(Checkpoint(path=folder, load={}, dtype=dtype, tokenizer=None), "cpu")
+    if backend.info.notes:
+        raise SystemExit(backend.info.notes)
+    lm = backend.harness()
+    return lambda pairs: timed(lm, pairs, lambda: backend._requests.computed_tokens)
+
+
+def hflm_arm(folder: str, dtype: str, batch_size: int) -> Callable[[list[Pair]], Scored]:
+    from lm_eval.models.huggingface import HFLM
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    lm = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size, max_length=CONTEXT_LENGTH)
+    return lambda pairs: timed(lm, pairs, lambda: 0)
+
+
+def timed(lm: Any, pairs: list[Pair], computed_tokens: Callable[[], int]) -> Scored:
+    from lm_eval.api.instance import Instance
+
+    asked = [Instance(request_type="loglikelihood", doc={}, arguments=pair, idx=i) for i, pair in enumerate(pairs)]
+    begun = process_time()
+    answers = lm.loglikelihood(asked, disable_tqdm=True)
+    return Scored(answers, process_time() - begun, computed_tokens(), peak_bytes())
+
+
+def reset_peak() -> None:
+    """Count the peak of memory from here, where the kernel can."""
+    clear = Path("/proc/self/clear_refs")
+    if clear.exists():
+        clear.write_text("5")
+
+
+def peak_bytes() -> int:
+    status = Path("/proc/self/status")
+    if status.exists():
+        return next(int(line.split()[1]) * 1024 for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+# --- comparing -----------------------------------------------------------------------------------------------------
+
+HEADER = (
+    "| dtype, choices | requests/s: HFLM (batch) | gate | speed-up | ideal by tokens | share of ideal "
+    "| tokens computed / fewest | peak memory: HFLM | gate | largest difference (nats): gate | HFLM by batch size "
+    "| flips: choice, greedy |\n"
+    f"|{'---|' * 12}"
+)
+
+
+def compare(folder: Path, dtype: str, name: str, blocks: list[list[Item]], chosen: argparse.Namespace) -> None:
+    every = [pairs_of(block) for block in blocks]
+    probe = pairs_of(blocks[0][: chosen.probe_items])
+    by_size: dict[int, Scored] = {}
+    for size in chosen.batch_sizes:
+        with Arm(folder, dtype, "hflm", size) as arm:
+            arm.ask(probe[:4])  # what is slow only once
+            by_size[size] = arm.ask(probe)
+    best = min(by_size, key=lambda size: by_size[size].seconds)
+    step = max(1, len(blocks) // chosen.hflm_blocks)
+    theirs: dict[int, Scored] = {}
+    ours: list[Scored] = []
+    with Arm(folder, dtype, "hflm", best) as hflm, Arm(folder, dtype, "gate", 0) as gate:
+        for i, pairs in enumerate(every):
+            if i % step == 0 and len(theirs) < chosen.hflm_blocks:
+                theirs[i] = hflm.ask(pairs)
+            ours.append(gate.ask(pairs))
+
+    counts = Counts(folder)
+    hflm_tokens = [counts.one_by_one(pairs) for pairs in every]
+    fewest = counts.shared(list(chain.from_iterable(every)))
+    seconds_theirs = sum(s.seconds for s in theirs.values()) * sum(hflm_tokens) / sum(hflm_tokens[i] for i in theirs)
+    seconds_ours = sum(s.seconds for s in ours)
+    n = sum(map(len, every))
+    ideal = sum(hflm_tokens) / fewest
+    speed_up = seconds_theirs / seconds_ours
+    difference = largest(list(chain.from_iterable(differences(s.answers, ours[i].answers) for i, s in theirs.items())))
+    noise = largest([d for s in by_size.values() for d in differences(s.answers, by_size[best].answers)])
+    same_items = largest(differences(by_size[best].answers, ours[0].answers[: len(probe)]))
+    flips = [flipped(blocks[i], s.answers, ours[i].answers) for i, s in theirs.items()]
+    print(
+        f"| {dtype}, {name} | {n / seconds_theirs:.2f} ({best}) | {n / seconds_ours:.2f} | **{speed_up:.1f} ×** "
+        f"| {ideal:.1f} × | {speed_up / ideal:.2f} | {ours[-1].computed_tokens / fewest:.2f} "
+        f"| {peak(theirs.values()):.0f} MiB | {peak(ours):.0f} MiB "
+        f"| {difference:.2g} ({same_items:.2g} on the items of the next column) | {noise:.2g} "
+        f"| {sum(f[0] for f in flips)}, {sum(f[1] for f in flips)} of {sum(map(len, (blocks[i] for i in theirs)))} |",
+        flush=True,
+    )
+
+
+def pairs_of(items: Sequence[Item]) -> list[Pair]:
+    return [pair for item in items for pair in item.pairs]
+
+
+def differences(one: Answers, other: Answers) -> Iterator[float]:
+    return (abs(a - b) for (a, _), (b, _) in zip(one, other, strict=True))
+
+
+def largest(values: Any) -> float:
+    return max(values)
+
+
+def flipped(items: Sequence[Item], one: Answers, other: Answers) -> tuple[int, int]:
+    """Items whose most likely choice differs, and choices whose `is greedy` does."""
+    choice = at = 0
+    for item in items:
+        span = slice(at, at + len(item.pairs))
+        choice += best_choice(one[span]) != best_choice(other[span])
+        at = span.stop
+    return choice, sum(a[1] != b[1] for a, b in zip(one, other, strict=True))
+
+
+def best_choice(answers: Answers) -> int:
+    return max(range(len(answers)), key=lambda i: answers[i][0])
+
+
+def peak(scored: Any) -> float:
+    return max(s.peak_bytes for s in scored) / MIB
+
+
+class Counts:
+    """Tokens that go through the model, by lm-eval's encoding."""
+
+    def __init__(self, folder: Path) -> None:
+        from transformers import AutoTokenizer
+
+        self._tokenizer = AutoTokenizer.from_pretrained(folder)
+
+    def one_by_one(self, pairs: list[Pair]) -> int:
+        """What HFLM computes: every distinct input in full, padding not counted."""
+        return sum(map(len, self._inputs(pairs)))
+
+    def shared(self, pairs: list[Pair]) -> int:
+        """The fewest: every distinct beginning once."""
+        from gate.backends.hf_prefix import common
+
+        inputs = [np.array(tokens) for tokens in sorted(self._inputs(pairs))]
+        return sum(map(len, inputs)) - sum(common(one, other) for one, other in pairwise(inputs))
+
+    def _inputs(self, pairs: list[Pair]) -> set[tuple[int, ...]]:
+        return {tuple(ids[:-1]) for ids in self._tokenizer([c + k for c, k in pairs])["input_ids"]}
+
+
+# --- perplexity ----------------------------------------------------------------------------------------------------
+
+PERPLEXITY_HEADER = (
+    "| dtype, windows | bare torch loop, tokens/s | gate, tokens/s | ratio | with the 256 most likely tokens |\n"
+    f"|{'---|' * 5}"
+)
+
+
+def perplexity_arm(folder: str, dtype: str, _: int) -> Callable[[tuple[int, str]], list[str]]:
+    import torch
+    from torch.nn.functional import cross_entropy
+
+    from gate.backends import Checkpoint, Window
+    from gate.backends.hf import open_backend
+
+    backend = open_backend(Checkpoint(path=folder, load={}, dtype=dtype, tokenizer=None), "cpu")
+    model = backend._model
+
+    @torch.inference_mode()
+    def bare(windows: Sequence[Window]) -> float:
+        total = 0.0
+        for window in windows:
+            ids = torch.tensor([window.tokens])
+            logits = model(ids, use_cache=False).logits[0, -window.n_scored - 1 : -1]
+            total += float(cross_entropy(logits.float(), ids[0, -window.n_scored :], reduction="sum"))
+        return total
+
+    def ours(windows: Sequence[Window], top_k: int = 0) -> float:
+        return float(sum(s.nll_nats.sum() for s in backend.score(windows, top_k=top_k, at_ids=None)))
+
+    def answer(question: tuple[int, str]) -> list[str]:
+        n_windows, text = question
+        ids = backend.encode(text)
+        lines = []
+        for length, stride in ((512, 512), (1024, 512)):
+            windows = [
+                Window(tokens=tuple(ids[at : at + length]), n_scored=min(stride, length - 1))
+                for at in range(0, min(len(ids) - length, n_windows * stride), stride)
+            ]
+            clocks: dict[str, list[float]] = {"bare": [], "ours": [], "top": []}
+            for _ in range(3):
+                for name, run in (("bare", bare), ("ours", ours), ("top", lambda w: ours(w, 256))):
+                    begun = process_time()
+                    run(windows)
+                    clocks[name].append(process_time() - begun)
+            if not np.isclose(bare(windows), ours(windows), rtol=1e-5 if dtype == "float32" else 1e-2):
+                raise SystemExit("the gate's negative log-likelihood is not that of the bare loop")
+            n = sum(len(w.tokens) for w in windows)
+            speed = {name: n / min(seconds) for name, seconds in clocks.items()}
+            lines.append(
+                f"| {dtype}, {length} tokens, {min(stride, length - 1)} scored | {speed['bare']:.0f} "
+                f"| {speed['ours']:.0f} | {speed['ours'] / speed['bare']:.2f} | {speed['top']:.0f} |"
+            )
+        return lines
+
+    return answer
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,170 @@
+"""Quantized formats under transformers: can this machine load one, and is the model then what it should be.
+
+Facts come from `gate.formats`; nothing here reads a weight file or scores anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from transformers import BitsAndBytesConfig, GgufConfig, PreTrainedModel, TorchAoConfig
+from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING
+
+from gate import formats
+from gate.backends.hf_memory import is_out_of_memory
+from gate.errors import CheckpointError
+
+GROUP = 64
+"""Weights that share a scale where `load.method` quantizes by groups, as NF4 does."""
+
+_PACKED = frozenset(
+    {torch.int8, torch.uint8, torch.int16, torch.uint16, torch.int32, torch.float8_e4m3fn, torch.float8_e5m2}
+)
+_SIDE_TENSORS = ("_scale", "_scale_inv", "_packed", ".scales", ".qweight", ".qzeros", ".SCB", ".absmax")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Format:
+    """How a model is quantized: `method` is what its files declare, `on_load` what the policy asks for besides."""
+
+    method: str | None
+    on_load: str | None
+
+    @property
+    def name(self) -> str | None:
+        return self.on_load or self.method
+
+
+def declared(config: Any) -> str | None:
+    """The `quant_method` of a transformers config, also where only its text model has one."""
+    found = getattr(config, "quantization_config", None) or getattr(
+        config.get_text_config(decoder=True), "quantization_config", None
+    )
+    if found is None:
+        return None
+    data = found if isinstance(found, Mapping) else found.to_dict()
+    return str(getattr(data.get("quant_method"), "value", data.get("quant_method")))
+
+
+def check(found: Format, device: str) -> None:
+    """Raises CheckpointError for a format that transformers does not know, or that this machine cannot load.
+
+    transformers loads what it does not know as if it were not quantized, and unpacks what it cannot run.
+    """
+    if found.method is not None and found.on_load is not None:
+        raise CheckpointError(
+            f"the checkpoint is already quantized ({found.method}), and `load` asks for {found.on_load}: "
+            "remove one of them"
+        )
+    if found.name is None:
+        return
+    cuda = torch.cuda.get_device_capability() if device.startswith("cuda") and torch.cuda.is_available() else None
+    sentence = formats.obstacle(found.name, installed=lambda name: find_spec(name) is not None, cuda=cuda)
+    if sentence is not None:
+        raise CheckpointError(sentence)
+    known = {*AUTO_QUANTIZATION_CONFIG_MAPPING, "bitsandbytes"}
+    if found.method is not None and found.method not in known:
+        raise CheckpointError(
+            f"unknown quantization method {found.method!r} in config.json, expected one that this transformers knows: "
+            f"{', '.join(sorted(known))}"
+        )
+
+
+def settings(found: Format, dtype: str, config: Any) -> dict[str, Any]:
+    """What `from_pretrained` is told about quantization."""
+    match found.on_load:
+        case None:
+            # unpacked, as on a CPU: what is kept packed depends on kernels that are fetched from a hub
+            return {"quantization_config": GgufConfig(dequantize=True)} if found.method == "gguf" else {}
+        case "bitsandbytes-nf4":
+            own = getattr(config, "dtype", None) if dtype == "auto" else getattr(torch, dtype)
+            nf4 = BitsAndBytesConfig(
+                load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=own or torch.bfloat16
+            )
+            return {"quantization_config": nf4}
+        case "bitsandbytes-int8":
+            return {"quantization_config": BitsAndBytesConfig(load_in_8bit=True)}
+        case "torchao-int8" | "torchao-int4" as method:
+            return {"quantization_config": _torchao(method)}
+        case "hqq-4":
+            return {}  # transformers 5 cannot: `quantize_loaded` does it
+        case unknown:
+            raise ValueError(f"load method {unknown!r} is listed in gate.formats and not made here")
+
+
+def _torchao(method: str) -> TorchAoConfig:
+    from torchao.quantization import Int8WeightOnlyConfig, IntxWeightOnlyConfig, PerGroup
+
+    if method == "torchao-int8":
+        return TorchAoConfig(Int8WeightOnlyConfig())
+    four_bits = torch.int4  # type: ignore[attr-defined]  # not in torch's stubs
+    return TorchAoConfig(IntxWeightOnlyConfig(weight_dtype=four_bits, granularity=PerGroup(GROUP)))
+
+
+def quantize_loaded(model: PreTrainedModel, found: Format, device: str) -> None:
+    """What is quantized after loading, in place."""
+    if found.on_load != "hqq-4":
+        return
+    from hqq.core.quantize import BaseQuantizeConfig
+    from hqq.models.hf.base import AutoHQQHFModel
+
+    config = BaseQuantizeConfig(nbits=4, group_size=GROUP)
+    AutoHQQHFModel.quantize_model(model, quant_config=config, compute_dtype=model.dtype, device=device)
+
+
+def in_effect(model: PreTrainedModel, found: Format) -> Iterator[str]:
+    """Run one token through the model and yield what the reader of the record must know of its quantization.
+
+    Raises CheckpointError when nothing of the declared quantization is there, or its kernels cannot run here.
+    """
+    if found.name is None:
+        return
+    loaded = n_packed(model)
+    if loaded == 0 and found.method != "gguf":
+        raise CheckpointError(
+            f"{found.name} is {'asked for' if found.on_load else 'declared'}, and no layer holds quantized weights "
+            "after loading: nothing matched its targets, or this transformers unpacked them"
+        )
+    dtype = str(model.dtype).removeprefix("torch.")
+    try:
+        with torch.inference_mode():
+            model(input_ids=torch.zeros((1, 1), dtype=torch.long, device=model.device), use_cache=False)
+    except RuntimeError as problem:
+        if is_out_of_memory(problem):
+            raise
+        raise CheckpointError(
+            f"{found.name} is loaded, and cannot be run in {dtype} on this device: {' '.join(str(problem).split())}; "
+            "many kernels run in one precision alone: try another `dtype`, such as bfloat16"
+        ) from problem
+    run = n_packed(model)
+    if run < max(loaded, 1):
+        when = "when they are loaded" if loaded == 0 else "when they are first run"
+        yield (
+            f"{found.name}: transformers unpacks the weights to {dtype} {when}; scores include their rounding, "
+            f"memory and speed are those of {dtype} weights"
+        )
+    if found.on_load == "torchao-int4":
+        yield "torchao-int4: 4-bit weights are held in 8 bits each; memory and speed are not those of a 4-bit model"
+
+
+def n_packed(model: PreTrainedModel) -> int:
+    """Modules that hold a weight matrix in integers, in 8-bit floats, or in a tensor type of a quantization library."""
+    return sum(
+        any(_is_packed(t) for t in (*module.parameters(recurse=False), *module.buffers(recurse=False)))
+        or any(_is_packed(t) for t in vars(module).values() if isinstance(t, torch.Tensor))
+        for module in model.modules()
+    )
+
+
+def _is_packed(tensor: torch.Tensor) -> bool:
+    plain = type(tensor.data) is torch.Tensor
+    return tensor.dim() >= 2 and (tensor.dtype in _PACKED or not plain)
+
+
+def undeclared(unexpected: set[str]) -> list[str]:
+    """Names of tensors that only a quantized checkpoint has, among those that the model had no place for."""
+    return sorted(name for name in unexpected if name.endswith(_SIDE_TENSORS))

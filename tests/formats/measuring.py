@@ -1,0 +1,64 @@
+"""A checkpoint measured as the gate does: by a worker, under any interpreter, through the perplexity stage."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gate import launch
+from gate.backends import BackendInfo, Checkpoint
+from gate.records import Role
+from tests.formats import makers
+
+N_DOCUMENTS = 12
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Measured:
+    """`nats` is the mean NLL of a token, by document."""
+
+    info: BackendInfo
+    nats: Mapping[str, float]
+
+
+def measure(
+    checkpoint: Checkpoint, *, backend: str, python: Path | None, folder: Path, silence_seconds: float = 120.0
+) -> Measured:
+    """Raises CheckpointError for what cannot be loaded."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "prose.txt").write_text("\n\n".join(makers.prose(N_DOCUMENTS)), encoding="utf-8")
+    stage: dict[str, Any] = {
+        "kind": "perplexity",
+        "name": "prose",
+        "corpora": [{"name": "prose", "path": "prose.txt", "window": 128, "stride": 64}],
+        "top_k": 0,
+        "rules": [{"metric": "perplexity", "max_increase": "5%"}],
+    }
+    context = {
+        "base": folder,
+        "settings_digest": "d",
+        "sample_seed": "ab",
+        "order_seed": "cd",
+        "artifacts": folder,
+        "block": None,
+    }
+    worker = launch.start(
+        backend=backend,
+        checkpoint=checkpoint,
+        role=Role.CANDIDATE,
+        device="cpu",
+        python=None if python is None else str(python),
+        log=folder / "log.txt",
+        silence_seconds=silence_seconds,
+        start_seconds=120.0,
+    )
+    with worker:
+        info = worker.open()
+        stream = worker.begin(stage=stage, context=context, on_progress=lambda *_: None)
+        observations = []
+        while (part := stream.advance(None)) is not None:
+            observations += part.observations
+    nats = {o.item_id: o.value for o in observations if o.metric == "nll_nats"}
+    return Measured(info=info, nats=nats)
