@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help demo demo-items test check simulate schema demo-world quant-env clean
+.PHONY: help demo demo-items test check simulate schema demo-world quant-env vllm-env test-vllm clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -40,6 +40,18 @@ schema: $(STAMP) ## regenerate thresholds/schema.json
 quant-env: constraints-quantizers.txt ## the quantizers' own environment (their transformers pin conflicts with ours)
 	test -x .venv-quant/bin/python || $(PYTHON) -m venv .venv-quant
 	.venv-quant/bin/python -m pip install --quiet -c constraints-quantizers.txt torch llmcompressor bitsandbytes
+
+.venv-vllm/.installed: constraints-vllm.txt pyproject.toml
+	test -x .venv-vllm/bin/python || $(PYTHON) -m venv .venv-vllm
+	.venv-vllm/bin/python -m pip install --quiet --no-deps -r constraints-vllm.txt
+	.venv-vllm/bin/python -m pip install --quiet --no-deps -e .
+	touch $@
+
+vllm-env: .venv-vllm/.installed ## vLLM on the CPU, in an environment of its own (docs/vllm.md; 2 minutes, 3 GB)
+
+test-vllm: $(STAMP) vllm-env ## the tests of the vllm backend: what it says in its environment, what the gate makes of it in ours
+	OMP_WAIT_POLICY=PASSIVE .venv-vllm/bin/python -m pytest -m vllm tests/contract tests/vllm/test_engine.py tests/vllm/test_difference.py
+	$(BIN)/python -m pytest -m vllm tests/vllm/test_runs.py
 
 demo-world: $(STAMP) quant-env ## train the demo baseline and quantize its candidates again (about 20 minutes)
 	$(BIN)/python -m gate.demo.train --out gate/demo/world

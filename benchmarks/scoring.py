@@ -17,9 +17,9 @@ import os
 import random
 import resource
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain, pairwise
+from itertools import chain, islice, pairwise
 from pathlib import Path
 from time import process_time
 from typing import Any
@@ -57,14 +57,14 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="folder with MMLU; default: questions of random words")
     parser.add_argument("--subjects", type=int, default=8)
     parser.add_argument("--questions", type=int, default=40, help="per subject")
-    parser.add_argument("--hflm-blocks", type=int, default=2, help="blocks that HFLM scores; its time is scaled to all")
+    parser.add_argument("--hflm-items", type=int, default=64, help="items that HFLM scores; its time is scaled to all")
     parser.add_argument("--probe-items", type=int, default=6, help="items for finding HFLM's best batch size")
     parser.add_argument("--batch-sizes", nargs="+", type=int, default=[1, 2, 4, 8, 16], help="of HFLM, to choose from")
     parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"])
     parser.add_argument("--quick", action="store_true", help="a minute or two, for whether it runs")
     chosen = parser.parse_args()
     if chosen.quick:
-        chosen.subjects, chosen.questions, chosen.hflm_blocks, chosen.probe_items = 3, 16, 1, 2
+        chosen.subjects, chosen.questions, chosen.hflm_items, chosen.probe_items = 3, 16, 8, 2
         chosen.batch_sizes, chosen.dtypes = [1, 2], ["float32"]
     os.environ["OMP_NUM_THREADS"] = "1"
     os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
@@ -305,65 +305,71 @@ HEADER = (
 
 
 def compare(folder: Path, dtype: str, name: str, blocks: list[list[Item]], chosen: argparse.Namespace) -> None:
-    every = [pairs_of(block) for block in blocks]
-    probe = pairs_of(blocks[0][: chosen.probe_items])
+    items = list(chain.from_iterable(blocks))
+    probe = pairs_of(items[: chosen.probe_items])
     by_size: dict[int, Scored] = {}
     for size in chosen.batch_sizes:
         with Arm(folder, dtype, "hflm", size) as arm:
-            arm.ask(probe[:4])  # what is slow only once
+            arm.ask(probe[:2])  # what is slow only once
             by_size[size] = arm.ask(probe)
     best = min(by_size, key=lambda size: by_size[size].seconds)
-    step = max(1, len(blocks) // chosen.hflm_blocks)
-    theirs: dict[int, Scored] = {}
+    step = max(1, len(items) // chosen.hflm_items)
+    theirs: list[Scored] = []
     ours: list[Scored] = []
     with Arm(folder, dtype, "hflm", best) as hflm, Arm(folder, dtype, "gate", 0) as gate:
-        for i, pairs in enumerate(every):
-            if i % step == 0 and len(theirs) < chosen.hflm_blocks:
-                theirs[i] = hflm.ask(pairs)
-            ours.append(gate.ask(pairs))
+        for block in blocks:
+            theirs.append(hflm.ask(pairs_of(block[::step])))  # nothing is shared, so that fewer items tell as much
+            ours.append(gate.ask(pairs_of(block)))
 
+    both = items_of(blocks, step)
+    found = list(chain.from_iterable(s.answers for s in theirs))
+    by_item = dict(
+        zip((i.item_id for i in items), split(items, chain.from_iterable(s.answers for s in ours)), strict=True)
+    )
+    gate_found = list(chain.from_iterable(by_item[item.item_id] for item in both))
     counts = Counts(folder)
-    hflm_tokens = [counts.one_by_one(pairs) for pairs in every]
-    fewest = counts.shared(list(chain.from_iterable(every)))
-    seconds_theirs = sum(s.seconds for s in theirs.values()) * sum(hflm_tokens) / sum(hflm_tokens[i] for i in theirs)
+    hflm_tokens, fewest = counts.one_by_one(items), counts.shared(items)
+    seconds_theirs = sum(s.seconds for s in theirs) * hflm_tokens / counts.one_by_one(both)
     seconds_ours = sum(s.seconds for s in ours)
-    n = sum(map(len, every))
-    ideal = sum(hflm_tokens) / fewest
-    speed_up = seconds_theirs / seconds_ours
-    difference = largest(list(chain.from_iterable(differences(s.answers, ours[i].answers) for i, s in theirs.items())))
-    noise = largest([d for s in by_size.values() for d in differences(s.answers, by_size[best].answers)])
-    same_items = largest(differences(by_size[best].answers, ours[0].answers[: len(probe)]))
-    flips = [flipped(blocks[i], s.answers, ours[i].answers) for i, s in theirs.items()]
+    n = len(pairs_of(items))
+    ideal, speed_up = hflm_tokens / fewest, seconds_theirs / seconds_ours
+    noise = max(d for s in by_size.values() for d in differences(s.answers, by_size[best].answers))
+    same_items = max(differences(by_size[best].answers, chain.from_iterable(by_item.values())))
+    choices, greedy = flipped(both, found, gate_found)
     print(
         f"| {dtype}, {name} | {n / seconds_theirs:.2f} ({best}) | {n / seconds_ours:.2f} | **{speed_up:.1f} ×** "
         f"| {ideal:.1f} × | {speed_up / ideal:.2f} | {ours[-1].computed_tokens / fewest:.2f} "
-        f"| {peak(theirs.values()):.0f} MiB | {peak(ours):.0f} MiB "
-        f"| {difference:.2g} ({same_items:.2g} on the items of the next column) | {noise:.2g} "
-        f"| {sum(f[0] for f in flips)}, {sum(f[1] for f in flips)} of {sum(map(len, (blocks[i] for i in theirs)))} |",
+        f"| {peak(theirs):.0f} MiB | {peak(ours):.0f} MiB "
+        f"| {max(differences(found, gate_found)):.2g} ({same_items:.2g} on the items of the next column) | {noise:.2g} "
+        f"| {choices}, {greedy} of {len(both)} |",
         flush=True,
     )
+
+
+def items_of(blocks: list[list[Item]], step: int) -> list[Item]:
+    return [item for block in blocks for item in block[::step]]
+
+
+def split(items: Sequence[Item], answers: Iterable[tuple[float, bool]]) -> list[Answers]:
+    left = iter(answers)
+    return [list(islice(left, len(item.pairs))) for item in items]
 
 
 def pairs_of(items: Sequence[Item]) -> list[Pair]:
     return [pair for item in items for pair in item.pairs]
 
 
-def differences(one: Answers, other: Answers) -> Iterator[float]:
-    return (abs(a - b) for (a, _), (b, _) in zip(one, other, strict=True))
-
-
-def largest(values: Any) -> float:
-    return max(values)
+def differences(one: Iterable[tuple[float, bool]], other: Iterable[tuple[float, bool]]) -> Iterator[float]:
+    """Of as many as `one` has."""
+    return (abs(a - b) for (a, _), (b, _) in zip(one, other, strict=False))
 
 
 def flipped(items: Sequence[Item], one: Answers, other: Answers) -> tuple[int, int]:
     """Items whose most likely choice differs, and choices whose `is greedy` does."""
-    choice = at = 0
-    for item in items:
-        span = slice(at, at + len(item.pairs))
-        choice += best_choice(one[span]) != best_choice(other[span])
-        at = span.stop
-    return choice, sum(a[1] != b[1] for a, b in zip(one, other, strict=True))
+    pairs = zip(split(items, one), split(items, other), strict=True)
+    return sum(best_choice(a) != best_choice(b) for a, b in pairs), sum(
+        a[1] != b[1] for a, b in zip(one, other, strict=True)
+    )
 
 
 def best_choice(answers: Answers) -> int:
@@ -382,19 +388,19 @@ class Counts:
 
         self._tokenizer = AutoTokenizer.from_pretrained(folder)
 
-    def one_by_one(self, pairs: list[Pair]) -> int:
+    def one_by_one(self, items: Sequence[Item]) -> int:
         """What HFLM computes: every distinct input in full, padding not counted."""
-        return sum(map(len, self._inputs(pairs)))
+        return sum(map(len, self._inputs(items)))
 
-    def shared(self, pairs: list[Pair]) -> int:
+    def shared(self, items: Sequence[Item]) -> int:
         """The fewest: every distinct beginning once."""
         from gate.backends.hf_prefix import common
 
-        inputs = [np.array(tokens) for tokens in sorted(self._inputs(pairs))]
+        inputs = [np.array(tokens) for tokens in sorted(self._inputs(items))]
         return sum(map(len, inputs)) - sum(common(one, other) for one, other in pairwise(inputs))
 
-    def _inputs(self, pairs: list[Pair]) -> set[tuple[int, ...]]:
-        return {tuple(ids[:-1]) for ids in self._tokenizer([c + k for c, k in pairs])["input_ids"]}
+    def _inputs(self, items: Sequence[Item]) -> set[tuple[int, ...]]:
+        return {tuple(ids[:-1]) for ids in self._tokenizer([c + k for c, k in pairs_of(items)])["input_ids"]}
 
 
 # --- perplexity ----------------------------------------------------------------------------------------------------

@@ -47,6 +47,7 @@ class QuietHFLM(HFLM):  # type: ignore[misc]  # lm_eval is untyped
             )
             if result is not None:
                 return result
+            self._scorer.store.clear()
             self.batch_size_per_gpu = self._sizes.size
 
     def _loglikelihood_tokens(

@@ -121,7 +121,7 @@ def _try(scorer: RequestScorer, model: PreTrainedModel) -> None:
         said = " ".join(str(problem).split())[:200]
         raise _CannotShare(f"a trial failed: {type(problem).__name__}: {said}") from problem
     finally:
-        scorer.store = kept
+        scorer.store, scorer.computed_tokens = kept, 0
     if not difference <= allowed:
         raise _CannotShare(
             f"in a trial, log-likelihoods differed from a plain pass by {difference:.2g} nats, expected {allowed:.2g}"

@@ -91,50 +91,64 @@ def pack(past: Sequence[Node], sequences: Sequence[NDArray[np.int32]], n_read: S
     )
 
 
-def model_inputs(rows: Sequence[Row], device: torch.device, additive: torch.dtype | None) -> dict[str, Any]:
-    """Arguments of the model's forward pass; all rows have a past or tree, or none has.
+class Batch:
+    """Rows of one forward pass, padded to the longest.
 
-    Args:
-        additive: type of a mask that is added to the attention's logits; None: a mask of booleans.
+    Without a past or a tree they begin together, and padding comes after, where no token looks.  Else they end
+    together: the last places are those whose logits are read.
     """
-    longest = max(len(row.tokens) for row in rows)
-    ids = np.zeros((len(rows), longest), np.int64)
-    for i, row in enumerate(rows):
-        ids[i, : len(row.tokens)] = row.tokens
-    inputs: dict[str, Any] = {"input_ids": torch.from_numpy(ids).to(device)}
-    if all(row.sees is None for row in rows):
-        return inputs | {"use_cache": False}  # padded on the right, where no token looks
-    past = max(row.past_tokens for row in rows)
-    positions = np.zeros((len(rows), longest), np.int64)
-    mask = np.zeros((len(rows), 1, longest, past + longest), np.bool_)
-    places = np.arange(longest)
-    mask[:, 0, places, past + places] = True  # padding sees itself: a softmax over nothing is NaN
-    for i, row in enumerate(rows):
-        n = len(row.tokens)
-        positions[i, :n] = row.positions
-        mask[i, 0, :n, : row.past_tokens] = True
-        mask[i, 0, :n, past : past + n] = row.sees
-    sees = torch.from_numpy(mask).to(device)
-    if additive is not None:
-        blocked = torch.full((), torch.finfo(additive).min, dtype=additive, device=device)
-        sees = torch.where(sees, torch.zeros((), dtype=additive, device=device), blocked)
-    return inputs | {"position_ids": torch.from_numpy(positions).to(device), "attention_mask": sees}
+
+    def __init__(self, rows: Sequence[Row]) -> None:
+        self.rows = rows
+        self.longest = max(len(row.tokens) for row in rows)
+        self.is_plain = all(row.sees is None for row in rows)
+        self.shifts = [0 if self.is_plain else self.longest - len(row.tokens) for row in rows]
+        self.first_read = min(row.first_read + shift for row, shift in zip(rows, self.shifts, strict=True))
+
+    def inputs(self, device: torch.device, additive: torch.dtype | None) -> dict[str, Any]:
+        """Arguments of the model's forward pass, but for the cache.
+
+        Args:
+            additive: type of a mask that is added to the attention's logits; None: a mask of booleans.
+        """
+        ids = np.zeros((len(self.rows), self.longest), np.int64)
+        for i, (row, shift) in enumerate(zip(self.rows, self.shifts, strict=True)):
+            ids[i, shift : shift + len(row.tokens)] = row.tokens
+        inputs: dict[str, Any] = {"input_ids": torch.from_numpy(ids).to(device)}
+        if self.is_plain:
+            return inputs
+        past = max(row.past_tokens for row in self.rows)
+        positions = np.zeros_like(ids)
+        mask = np.zeros((len(self.rows), 1, self.longest, past + self.longest), np.bool_)
+        places = np.arange(self.longest)
+        mask[:, 0, places, past + places] = True  # padding sees itself: a softmax over nothing is NaN
+        for i, (row, shift) in enumerate(zip(self.rows, self.shifts, strict=True)):
+            positions[i, shift:] = row.positions
+            mask[i, 0, shift:, : row.past_tokens] = True
+            mask[i, 0, shift:, past + shift :] = row.sees
+        sees = torch.from_numpy(mask).to(device)
+        if additive is not None:
+            blocked = torch.full((), torch.finfo(additive).min, dtype=additive, device=device)
+            sees = torch.where(sees, torch.zeros((), dtype=additive, device=device), blocked)
+        return inputs | {"position_ids": torch.from_numpy(positions).to(device), "attention_mask": sees}
 
 
 class HeldCache(Cache):  # type: ignore[misc]  # transformers is untyped
     """What the rows' past nodes hold, for one forward pass; transformers' own caches grow even when told not to."""
 
-    def __init__(self, rows: Sequence[Row], n_layers: int, *, keep_new: bool) -> None:
-        pasts = [[node.kv for node in row.past if node.kv is not None] for row in rows]
-        length = max(row.past_tokens for row in rows)
+    def __init__(self, batch: Batch, n_layers: int, *, keep_new: bool) -> None:
+        self._batch = batch
+        pasts = [[node.kv for node in row.past if node.kv is not None] for row in batch.rows]
+        length = max(row.past_tokens for row in batch.rows)
         super().__init__(
             layers=[_HeldLayer([[kv[i] for kv in past] for past in pasts], length, keep_new) for i in range(n_layers)]
         )
 
-    def new(self, row: int, n_tokens: int) -> KeyValues:
-        """Keys and values of the first tokens of a row, copied out of the batch."""
-        rows = slice(row, row + 1)
-        return [(k[rows, :, :n_tokens].clone(), v[rows, :, :n_tokens].clone()) for k, v in (x.new for x in self.layers)]
+    def new(self, row: int) -> KeyValues:
+        """Keys and values of a row's tokens, copied out of the batch."""
+        first = self._batch.shifts[row]
+        at = (slice(row, row + 1), slice(None), slice(first, first + len(self._batch.rows[row].tokens)))
+        return [(k[at].clone(), v[at].clone()) for k, v in (layer.new for layer in self.layers)]
 
 
 class _HeldLayer(CacheLayerMixin):  # type: ignore[misc]

@@ -17,7 +17,7 @@ import torch
 from gate.backends import OutOfMemory
 from gate.backends.hf_memory import Batches
 from gate.backends.hf_prefix import Node, PrefixStore, common, size_bytes
-from gate.backends.hf_prefix_rows import HeldCache, Row, model_inputs, pack
+from gate.backends.hf_prefix_rows import Batch, HeldCache, Row, pack
 from gate.backends.hf_score import logits_of_last, token_scores
 
 if TYPE_CHECKING:
@@ -113,17 +113,21 @@ class RequestScorer:
         """Inputs whose prefixes fit into the budget together, and those prefixes, shortest first."""
         some: list[Input] = []
         wanted: dict[Node, None] = {}
+        total_bytes = 0
         for one in inputs:
             nodes = [] if one.context is None else one.context.path()
             while nodes and not nodes[-1].is_worth_keeping:
                 nodes.pop()
             if self._size_bytes(nodes) > self.store.budget_bytes:
                 nodes = []
-            if self._size_bytes({**wanted, **dict.fromkeys(nodes)}) > self.store.budget_bytes:
+            more_bytes = self._size_bytes(node for node in nodes if node not in wanted)
+            if total_bytes + more_bytes > self.store.budget_bytes:
                 yield some, list(wanted)
-                some, wanted = [], {}
+                some, wanted, total_bytes = [], {}, 0
+                more_bytes = self._size_bytes(nodes)
             some.append(one)
             wanted |= dict.fromkeys(nodes)
+            total_bytes += more_bytes
         yield some, list(wanted)
 
     def _size_bytes(self, nodes: Iterable[Node]) -> int:
@@ -158,9 +162,9 @@ class RequestScorer:
     def _compute(self, nodes: Sequence[Node]) -> bool:
         paths = [node.path() for node in nodes]
         rows = [pack(path[:-1], [np.concatenate([n.tokens for n in path])], [1]) for path in paths]
-        _, cache = self._forward(rows, 1, keep_new=True)
+        _, cache = self._forward(Batch(rows), 1, keep_new=True)
         for i, node in enumerate(nodes):
-            kv = cache.new(i, len(node.tokens))
+            kv = cache.new(i)
             self._bytes_per_token = size_bytes(kv) // len(node.tokens)
             self.store.put(node, kv)
         return True
@@ -223,14 +227,13 @@ class RequestScorer:
             past = ()
         return pack(past, [one.tokens for one in members], [one.n_read for one in members])
 
-    def _scores(self, batch: Sequence[tuple[Row, list[Input]]]) -> dict[int, tuple[float, bool]]:
-        rows = [row for row, _ in batch]
-        longest = max(len(row.tokens) for row in rows)
-        logits, _ = self._forward(rows, longest - min(row.first_read for row in rows), keep_new=False)
-        offset = longest - logits.shape[1]
+    def _scores(self, planned: Sequence[tuple[Row, list[Input]]]) -> dict[int, tuple[float, bool]]:
+        batch = Batch([row for row, _ in planned])
+        logits, _ = self._forward(batch, batch.longest - batch.first_read, keep_new=False)
+        missing = batch.longest - logits.shape[1]
         wanted = [
-            (request, np.full(len(continuation), i), places[-len(continuation) :] - offset, continuation)
-            for i, (row, members) in enumerate(batch)
+            (request, np.full(len(continuation), i), places[-len(continuation) :] + shift - missing, continuation)
+            for i, ((row, members), shift) in enumerate(zip(planned, batch.shifts, strict=True))
             for one, places in zip(members, row.reads, strict=True)
             for request, continuation in one.requests
         ]
@@ -241,11 +244,12 @@ class RequestScorer:
         return {w[0]: (float(some.sum()), bool(all_greedy.all())) for w, some, all_greedy in parts}
 
     @torch.inference_mode()
-    def _forward(self, rows: Sequence[Row], keep: int, *, keep_new: bool) -> tuple[torch.Tensor, HeldCache]:
+    def _forward(self, batch: Batch, keep: int, *, keep_new: bool) -> tuple[torch.Tensor, HeldCache]:
         """Logits of at least the last `keep` places: [rows, places, vocabulary]."""
-        inputs = model_inputs(rows, self._model.device, self._additive)
-        cache = HeldCache(rows, self._n_layers, keep_new=keep_new)
-        if keep_new or "attention_mask" in inputs:
-            inputs |= {"past_key_values": cache, "use_cache": True}
+        inputs = batch.inputs(self._model.device, self._additive)
         self.computed_tokens += inputs["input_ids"].numel()
-        return self._model(**inputs, **logits_of_last(self._model, keep)).logits, cache
+        cache = HeldCache(batch, self._n_layers, keep_new=keep_new)
+        is_cached = keep_new or not batch.is_plain
+        if is_cached:
+            inputs["past_key_values"] = cache
+        return self._model(**inputs, use_cache=is_cached, **logits_of_last(self._model, keep)).logits, cache

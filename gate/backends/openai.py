@@ -35,6 +35,7 @@ PACKAGES = ("transformers", "tokenizers", "lm_eval", "datasets", "sacrebleu", "r
 DEFAULT_CONTEXT_LENGTH = 2048
 """lm-eval's default for models that do not say."""
 
+_LENGTHS = ("n_positions", "max_position_embeddings", "n_ctx")
 _WINDOWS_AT_ONCE = 64
 
 
@@ -74,9 +75,6 @@ def open_backend(checkpoint: Checkpoint, device: str) -> OpenaiBackend:
         notes=tuple(_notes(client, served)),
     )
     return OpenaiBackend(client, tokens, served, info)
-
-
-_LENGTHS = ("n_positions", "max_position_embeddings", "n_ctx")
 
 
 class OpenaiBackend:
@@ -220,6 +218,8 @@ class OpenaiBackend:
         """Token ids where the server takes them, else text from which it makes the same number of tokens."""
         if self._served.takes_ids:
             return list(ids)
+        if len(ids) < len(self._tokens.prompt(text)):
+            raise ValueError("a prompt that is too long cannot be cut for a server whose prompts are text: shorten it")
         start = self._tokens.tokenizer.bos_token or ""
         wanted = bool(ids) and ids[0] == self._tokens.bos()
         bare = text.removeprefix(start)

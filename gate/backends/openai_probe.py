@@ -165,8 +165,7 @@ def _listed(client: Client) -> Mapping[str, Any]:
 
 
 def _context_length(entry: Mapping[str, Any]) -> int | None:
-    meta = entry.get("meta")  # llama.cpp
-    told = entry.get("max_model_len") or (meta.get("n_ctx") if isinstance(meta, dict) else None)
+    told = entry.get("max_model_len")  # vLLM, SGLang
     return told if isinstance(told, int) and told > 0 else None
 
 

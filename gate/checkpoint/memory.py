@@ -17,13 +17,16 @@ _BITS_OF = {"float32": 32, "bfloat16": 16, "float16": 16, "float64": 64}
 _ON_LOAD = {
     "bitsandbytes-nf4": 4 + 32 / 64,  # a 32-bit scale for every 64 weights
     "bitsandbytes-fp4": 4 + 32 / 64,
-    "bitsandbytes-int8": 8.0,  # and a scale for each row, below a hundredth of a bit
+    "bitsandbytes-int8": 8.0,
     "torchao-int8": 8.0,
     "torchao-int4": 8 + 24 / 64,  # in bytes, whatever its name says; a scale and a zero point for every 64
     "hqq-4": 4 + 32 / 64,
     "fp8": 8.0,  # vLLM's `quantization: fp8`
 }
-"""Bits per weight after quantizing on load, scales included."""
+"""Bits per weight after quantizing on load, scales of groups included."""
+
+_ROW_SCALES = frozenset({"bitsandbytes-int8", "torchao-int8", "fp8"})
+"""With a 32-bit scale for each row besides."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,7 +59,8 @@ def expected(modules: Sequence[Module], config: Mapping[str, Any], dtype: str, m
         if module.bits is not None:
             loaded += module.weight_bytes + module.side_bytes
         elif on_load is not None and inner:
-            loaded += module.n_weights * on_load / 8
+            n_rows = module.n_weights / max(module.shape[-1], 1)
+            loaded += module.n_weights * on_load / 8 + (4 * n_rows if method in _ROW_SCALES else 0)
         else:
             loaded += full
     packed = any(m.bits is not None for m in kept)

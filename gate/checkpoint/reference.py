@@ -19,18 +19,21 @@ from gate.errors import CheckpointError, UsageError
 from gate.hub import download_errors, reason
 from gate.policy import CheckpointSettings
 
-ALLOWED_PATTERNS = ("*.json", "*.jinja", "*.model", "merges.txt", "vocab.txt")
+ALLOWED_PATTERNS = ("*.json", "*.jinja", "*.model", "*.tiktoken", "merges.txt", "vocab.txt")
 """What is taken from a hub repository besides weights."""
 
 WEIGHTS = "*.safetensors"
 """The weights, where the policy does not name a GGUF file."""
 
+CODE = "*.py"
+"""Where the policy says `trust_remote_code: true`."""
+
 IGNORED_PATTERNS = ("onnx/*", "original/*")
 FETCH_ADVICE = "`gate fetch` with the same arguments"
 _NO_ENGINES = Engines()
 _AS_IT_IS = Engine()
-Hub = Callable[[str, str | None, str | None], Path]
-"""(hub id, revision, pattern of the weights' files or None for none) → local folder."""
+Hub = Callable[[str, str | None, tuple[str, ...]], Path]
+"""(hub id, revision, patterns of weights and code) → local folder."""
 
 _SEGMENT = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 _HUB_ID = re.compile(rf"(?P<id>(?:{_SEGMENT}/)?{_SEGMENT})(?:@(?P<revision>[A-Za-z0-9][\w./-]*))?")
@@ -101,7 +104,7 @@ def is_local(ref: str, *, policy_checkpoints: Mapping[str, CheckpointSettings], 
     """Whether it and its tokenizer are folders: nothing of the hub is named.  Raises as `resolve` does for those."""
     asked: list[str] = []
 
-    def hub(identifier: str, revision: str | None, weights: str | None) -> Path:
+    def hub(identifier: str, revision: str | None, more: tuple[str, ...]) -> Path:
         asked.append(identifier)
         return base
 
@@ -109,14 +112,14 @@ def is_local(ref: str, *, policy_checkpoints: Mapping[str, CheckpointSettings], 
     return not asked
 
 
-def _cached(identifier: str, revision: str | None, weights: str | None, *, offline: bool, advice: str) -> Path:
+def _cached(identifier: str, revision: str | None, more: tuple[str, ...], *, offline: bool, advice: str) -> Path:
     """The folder of a hub checkpoint in the local cache."""
     from huggingface_hub.errors import HFValidationError
 
     where = "on a machine with a network, and bring its cache here" if offline else "first"
     advice = f"run {advice} {where}"
     try:
-        return _snapshot(identifier, revision, weights, local_files_only=True)
+        return _snapshot(identifier, revision, more, local_files_only=True)
     except (OSError, HFValidationError) as problem:
         if hasattr(problem, "snapshot_path"):  # IncompleteSnapshotError, which older versions do not have
             raise CheckpointError(f"{identifier!r} was downloaded in part ({problem}): {advice}") from problem
@@ -127,12 +130,12 @@ def _cached(identifier: str, revision: str | None, weights: str | None, *, offli
         ) from problem
 
 
-def _downloaded(identifier: str, revision: str | None, weights: str | None) -> Path:
+def _downloaded(identifier: str, revision: str | None, more: tuple[str, ...]) -> Path:
     """The folder of a hub checkpoint, downloaded into the local cache as far as it is not there."""
     from huggingface_hub.errors import HFValidationError
 
     try:
-        return _snapshot(identifier, revision, weights, local_files_only=False)
+        return _snapshot(identifier, revision, more, local_files_only=False)
     except download_errors(HFValidationError) as problem:
         raise CheckpointError(
             f"could not download {identifier!r} ({reason(problem)}): "
@@ -140,7 +143,7 @@ def _downloaded(identifier: str, revision: str | None, weights: str | None) -> P
         ) from problem
 
 
-def _snapshot(identifier: str, revision: str | None, weights: str | None, *, local_files_only: bool) -> Path:
+def _snapshot(identifier: str, revision: str | None, more: tuple[str, ...], *, local_files_only: bool) -> Path:
     # The patterns must be the same when looking up: without them, what was left out counts as missing.
     from huggingface_hub import snapshot_download
 
@@ -149,7 +152,7 @@ def _snapshot(identifier: str, revision: str | None, weights: str | None, *, loc
             identifier,
             revision=revision,
             local_files_only=local_files_only,
-            allow_patterns=[*ALLOWED_PATTERNS, *([] if weights is None else [weights])],
+            allow_patterns=[*ALLOWED_PATTERNS, *more],
             ignore_patterns=list(IGNORED_PATTERNS),
         )
     )
@@ -163,22 +166,23 @@ def _resolve(
 ) -> ResolvedCheckpoint:
     settings = policy_checkpoints.get(ref)
     if settings is None:
-        path, revision = _locate(ref, Path(), partial(_with, hub, WEIGHTS), tuple(policy_checkpoints))
+        path, revision = _locate(ref, Path(), partial(_with, hub, (WEIGHTS,)), tuple(policy_checkpoints))
         return ResolvedCheckpoint(
             path=path, load={}, dtype="auto", tokenizer=None, uri=_without_revision(ref, revision), revision=revision
         )
-    weights = settings.load.get("gguf_file") or WEIGHTS
-    path, revision = _locate(settings.path, base, partial(_with, hub, str(weights)), ())
+    weights = str(settings.load.get("gguf_file") or WEIGHTS)
+    more = (weights, CODE) if settings.trust_remote_code else (weights,)
+    path, revision = _locate(settings.path, base, partial(_with, hub, more), ())
     tokenizer = settings.tokenizer
     if tokenizer is not None:
-        tokenizer = str(_locate(tokenizer, base, partial(_with, hub, None), ())[0])
+        tokenizer = str(_locate(tokenizer, base, partial(_with, hub, ()), ())[0])
     return ResolvedCheckpoint(
         path=path, load=dict(settings.load), dtype=settings.dtype, tokenizer=tokenizer, uri=ref, revision=revision
     )
 
 
-def _with(hub: Hub, weights: str | None, identifier: str, revision: str | None) -> Path:
-    return hub(identifier, revision, weights)
+def _with(hub: Hub, more: tuple[str, ...], identifier: str, revision: str | None) -> Path:
+    return hub(identifier, revision, more)
 
 
 def _locate(

@@ -31,7 +31,7 @@ STAGES = {
     work proceeds.  `settings` is the stage's policy model cut down to one source (`policy.split`).
 """
 
-VERSIONS = {"perplexity": 2, "lm_eval": 2, "domain": 2, "profile": 1}
+VERSIONS = {"perplexity": 2, "lm_eval": 3, "domain": 3, "profile": 1}
 """Raised when a stage would score the same settings differently: part of every baseline store key."""
 
 

@@ -60,9 +60,8 @@ def measure(backend: Backend, settings: DomainStage, context: Context) -> Iterat
     jury = Jury(settings.judge, _judge_key(settings))
     epochs = settings.epochs.of(context.role)
     outcomes: list[list[Outcome]] = []  # by item, then by epoch
-    done = truncated = 0
+    done = 0
     for block in blocks(asked):
-        truncated += sum(_is_cut(backend, settings, question) for question in block)
         results = ask_repeatedly(partial(_outcomes, backend, settings, context), block, epochs=epochs)
         failures = [
             ItemFailure(item_id=question.item_id, kind=result.kind, message=result.message)
@@ -91,9 +90,6 @@ def measure(backend: Backend, settings: DomainStage, context: Context) -> Iterat
             scores = (corpus_observations(settings, metrics, epoch) for epoch in zip(*outcomes, strict=True))
             observations += averaged(itertools.chain.from_iterable(scores), epochs=epochs)
             notes += jury.notes()
-            if truncated:
-                length = backend.info.context_length
-                notes.append(f"{truncated} prompts with their answers exceed the {length} tokens of context")
         yield Measurement(
             stage=settings.name,
             source=settings.name,
@@ -159,10 +155,15 @@ def _asked(backend: Backend, settings: DomainStage, item: Item, position: int) -
 def _outcomes(
     backend: Backend, settings: DomainStage, context: Context, epoch: int, block: Sequence[_Asked]
 ) -> list[Outcome | Failed]:
-    """What became of every question of a block in one epoch."""
+    """What became of every question of a block in one epoch; one that the model would see in part is not asked."""
+    cut = [_too_long(backend, settings, question) for question in block]
+    asked = [question for question, reason in zip(block, cut, strict=True) if reason is None]
     write = partial(_generated, backend, settings, context, epoch)
-    replies = each(partial(_chosen, backend, settings) if settings.match == "choice" else write, block)
-    return [_outcome(settings, question, reply) for question, reply in zip(block, replies, strict=True)]
+    replies = iter(each(partial(_chosen, backend, settings) if settings.match == "choice" else write, asked))
+    return [
+        _outcome(settings, question, next(replies) if reason is None else reason)
+        for question, reason in zip(block, cut, strict=True)
+    ]
 
 
 def _generated(
@@ -245,8 +246,8 @@ def _answer(outcome: Outcome) -> Answer:
     )
 
 
-def _is_cut(backend: Backend, settings: DomainStage, question: _Asked) -> bool:
-    """Whether prompt and answer do not fit the model's context together."""
+def _too_long(backend: Backend, settings: DomainStage, question: _Asked) -> Failed | None:
+    """Why prompt and answer do not fit the model's context together, None if they do."""
     room = backend.info.context_length
     if settings.match == "choice":
         texts = [prompt + choice for prompt, choice in _choice_requests(settings, question)]
@@ -255,7 +256,13 @@ def _is_cut(backend: Backend, settings: DomainStage, question: _Asked) -> bool:
         texts, needed = [question.prompt], settings.max_new_tokens
     longest = max(texts, key=len)
     # a token is at least one byte: most prompts need no tokenizing to know that they fit
-    return len(longest.encode()) + needed > room and len(backend.encode(longest)) + needed > room
+    if len(longest.encode()) + needed <= room:
+        return None
+    n_tokens = len(backend.encode(longest)) + needed
+    if n_tokens <= room:
+        return None
+    message = f"prompt and answer take {n_tokens} tokens, expected at most the model's context length of {room}"
+    return Failed(kind="too_long", message=message)
 
 
 def _judge_key(settings: DomainStage) -> str | None:

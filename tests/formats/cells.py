@@ -51,6 +51,7 @@ ROWS: Mapping[str, Row] = {
     "ct-w4a16": Row(title="compressed-tensors W4A16", made_by="llmcompressor (GPTQ); AutoRound"),
     "ct-w8a8": Row(title="compressed-tensors W8A8", made_by="llmcompressor (SmoothQuant, GPTQ)"),
     "ct-fp8": Row(title="compressed-tensors FP8, dynamic", made_by="llmcompressor"),
+    "ct-nvfp4": Row(title="compressed-tensors NVFP4, weights alone", made_by="llmcompressor"),
     "torchao-int8": Row(title="torchao INT8 weights, saved", made_by="torchao"),
     "torchao-int4": Row(title="torchao INT4 weights, saved", made_by="torchao"),
     "torchao-fp8": Row(title="torchao FP8 weights, saved", made_by="torchao"),
@@ -67,7 +68,8 @@ _NO_GPU = "needs a GPU, and the tests run on CPUs"
 UNTESTED: Mapping[tuple[str, str], str] = {
     ("fp8", "hf"): "needs a CUDA device of compute capability 8.9 or higher; refused on a CPU (tested)",
     ("mxfp4", "hf"): "needs a CUDA device, triton and kernels; refused on a CPU (tested)",
-    ("fp8", "vllm"): _NO_GPU,
+    ("ct-nvfp4", "vllm"): _NO_GPU,
+    ("fp8", "vllm"): "needs a GPU, or a CPU with AMX",
     ("mxfp4", "vllm"): _NO_GPU,
     ("modelopt", "vllm"): _NO_GPU,
 }

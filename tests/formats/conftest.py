@@ -9,12 +9,25 @@ from pathlib import Path
 import pytest
 import torch
 
+from gate.backends import Checkpoint
 from gate.demo import bundle
-from tests.formats import cells
-from tests.formats.cells import Cell, Outcome
+from tests.formats import cells, makers
+from tests.formats.cells import ROOT, Cell, Outcome
+from tests.formats.measuring import Measured, measure
 
 WRITE = "QUANTGATE_FORMATS_WRITE"
 """Set by `make formats`: outcomes are then written down instead of compared with those that were."""
+
+MADE_BY_TOOLS = (
+    "ct-w4a16",
+    "ct-w8a8",
+    "ct-fp8",
+    "ct-nvfp4",
+    "auto-round",
+    "auto-round-gptq",
+    "auto-round-awq",
+    "auto-round-ct",
+)
 
 Settle = Callable[[str, str, Outcome, str], None]
 
@@ -49,3 +62,31 @@ def baseline() -> Path:
 def zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the checkpoints of this run are made."""
     return tmp_path_factory.mktemp("zoo")
+
+
+def interpreter(environment: str) -> Path:
+    """Its Python; skips the test where it was not made."""
+    python = ROOT / f".venv-{environment}" / "bin" / "python"
+    if not python.is_file():
+        pytest.skip(f"{python.relative_to(ROOT)} is not there: run `make {environment}-env`")
+    return python
+
+
+@pytest.fixture(scope="session")
+def made(baseline: Path, zoo: Path) -> Path:
+    """The folder with what the tools of `make quant-env` made: `MADE_BY_TOOLS`."""
+    makers.elsewhere(interpreter("quant"), baseline, zoo, *MADE_BY_TOOLS)
+    return zoo
+
+
+@pytest.fixture(scope="session")
+def made_by_gptqmodel(baseline: Path, zoo: Path) -> Path:
+    makers.elsewhere(interpreter("formats"), baseline, zoo, "gptq")
+    return zoo / "gptq"
+
+
+@pytest.fixture(scope="session")
+def measured_exact(baseline: Path, zoo: Path) -> Measured:
+    """The full-precision model in float32 on the hf backend."""
+    checkpoint = Checkpoint(path=str(baseline), load={}, dtype="float32", tokenizer=None)
+    return measure(checkpoint, backend="hf", python=None, folder=zoo / "measured" / "baseline")

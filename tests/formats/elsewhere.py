@@ -42,6 +42,7 @@ def compressed_tensors(source: Path, folder: Path, scheme: str) -> None:
         "ct-w4a16": [GPTQModifier(scheme="W4A16", **common)],
         "ct-w8a8": [SmoothQuantModifier(smoothing_strength=0.5), GPTQModifier(scheme="W8A8", **common)],
         "ct-fp8": [QuantizationModifier(scheme="FP8_DYNAMIC", **common)],
+        "ct-nvfp4": [QuantizationModifier(scheme="NVFP4A16", **common)],
     }[scheme]
     tokenizer = AutoTokenizer.from_pretrained(source)
     rows = [dict(tokenizer(text, truncation=True, max_length=TOKENS)) for text in texts()]
@@ -52,7 +53,9 @@ def compressed_tensors(source: Path, folder: Path, scheme: str) -> None:
         "shuffle_calibration_samples": False,
     }
     model = AutoModelForCausalLM.from_pretrained(source)
-    oneshot(model=model, tokenizer=tokenizer, recipe=recipe, **({} if scheme == "ct-fp8" else calibration))
+    oneshot(
+        model=model, tokenizer=tokenizer, recipe=recipe, **(calibration if scheme in ("ct-w4a16", "ct-w8a8") else {})
+    )
     model.save_pretrained(folder, save_compressed=True)
 
 
@@ -89,7 +92,7 @@ def gptqmodel(source: Path, folder: Path) -> None:
 
 def make(name: str, source: Path, folder: Path) -> None:
     match name:
-        case "ct-w4a16" | "ct-w8a8" | "ct-fp8":
+        case "ct-w4a16" | "ct-w8a8" | "ct-fp8" | "ct-nvfp4":
             compressed_tensors(source, folder, name)
         case "auto-round":
             auto_round(source, folder, "auto_round")

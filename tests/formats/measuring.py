@@ -62,3 +62,17 @@ def measure(
             observations += part.observations
     nats = {o.item_id: o.value for o in observations if o.metric == "nll_nats"}
     return Measured(info=info, nats=nats)
+
+
+def shifts(found: Measured, exact: Measured) -> list[float]:
+    """How far each document's score is from the full-precision model's, in nats per token."""
+    assert found.nats.keys() == exact.nats.keys()
+    assert len(exact.nats) > N_DOCUMENTS / 2
+    return [abs(found.nats[item] - exact.nats[item]) for item in exact.nats]
+
+
+def assert_near(found: Measured, exact: Measured, *, most_nats: float = 0.05) -> None:
+    """Every document scores about as with full precision, and not quite."""
+    moved = shifts(found, exact)
+    assert 1e-6 < sum(moved) / len(moved) < most_nats
+    assert max(moved) < 3 * most_nats

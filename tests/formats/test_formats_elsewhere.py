@@ -5,92 +5,70 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from gate.backends import Checkpoint
-from tests.formats import makers
-from tests.formats.cells import ROOT, Outcome
-from tests.formats.conftest import Settle
-from tests.formats.measuring import Measured, measure
+from tests.formats.cells import Outcome
+from tests.formats.conftest import Settle, interpreter
+from tests.formats.measuring import Measured, assert_near, measure
 
 pytestmark = [pytest.mark.formats, pytest.mark.timeout(900)]
 
-TOOLS = ROOT / ".venv-quant" / "bin" / "python"
-LOADERS = ROOT / ".venv-formats" / "bin" / "python"
-MADE_BY_TOOLS = (
-    "ct-w4a16",
-    "ct-w8a8",
-    "ct-fp8",
-    "auto-round",
-    "auto-round-gptq",
-    "auto-round-awq",
-    "auto-round-ct",
-)
-
-Run = Callable[[str, Path | None], Measured]
-
-
-@pytest.fixture(scope="session")
-def made(baseline: Path, zoo: Path) -> Path:
-    for python, target in ((TOOLS, "quant-env"), (LOADERS, "formats-env")):
-        if not python.is_file():
-            pytest.skip(f"{python.relative_to(ROOT)} is not there: run `make {target}`")
-    makers.elsewhere(TOOLS, baseline, zoo, *MADE_BY_TOOLS)
-    makers.elsewhere(LOADERS, baseline, zoo, "gptq")
-    return zoo
-
-
-@pytest.fixture(scope="session")
-def exact(baseline: Path, zoo: Path) -> Measured:
-    checkpoint = Checkpoint(path=str(baseline), load={}, dtype="float32", tokenizer=None)
-    return measure(checkpoint, backend="hf", python=None, folder=zoo / "measured" / "baseline")
-
-
-def assert_near(found: Measured, exact: Measured, *, most_nats: float = 0.05) -> None:
-    """Every document scores about as with full precision, and not quite."""
-    assert found.nats.keys() == exact.nats.keys()
-    shifts = [abs(found.nats[item] - exact.nats[item]) for item in exact.nats]
-    assert len(shifts) > 8
-    assert 1e-5 < sum(shifts) / len(shifts) < most_nats
-    assert max(shifts) < 3 * most_nats
+WITH_GPTQ = "with the extra `gptq`"
+UNPACKED = "unpacked at the first run, activations rounded as declared: a note in the record says so"
 
 
 @pytest.mark.parametrize(
-    ("name", "row", "in_loaders"),
+    ("name", "row", "dtype"),
     [
-        ("ct-w4a16", "ct-w4a16", False),
-        ("auto-round-ct", "ct-w4a16", False),
-        ("ct-w8a8", "ct-w8a8", False),
-        ("ct-fp8", "ct-fp8", False),
-        ("auto-round", "auto-round", False),
-        ("gptq", "gptq", True),
-        ("auto-round-gptq", "gptq", True),
-        ("auto-round-awq", "awq", True),
+        ("ct-w4a16", "ct-w4a16", "auto"),
+        ("auto-round-ct", "ct-w4a16", "auto"),
+        ("ct-w8a8", "ct-w8a8", "auto"),
+        ("ct-fp8", "ct-fp8", "auto"),
+        ("ct-nvfp4", "ct-nvfp4", "bfloat16"),
     ],
 )
-def test_made_by_its_tool_and_loaded(
-    name: str, row: str, in_loaders: bool, made: Path, exact: Measured, settle: Settle
+def test_compressed_tensors(
+    name: str, row: str, dtype: str, made: Path, measured_exact: Measured, settle: Settle
 ) -> None:
+    checkpoint = Checkpoint(path=str(made / name), load={}, dtype=dtype, tokenizer=None)
+    found = measure(checkpoint, backend="hf", python=None, folder=made / "measured" / name)
+    assert_near(found, measured_exact)
+    assert any("unpacks the weights" in note for note in found.info.notes)
+    settle(row, "hf", Outcome.TESTED, UNPACKED + (", in bfloat16 alone" if row == "ct-nvfp4" else ""))
+
+
+def test_auto_round(made: Path, measured_exact: Measured, settle: Settle) -> None:
+    checkpoint = Checkpoint(path=str(made / "auto-round"), load={}, dtype="float32", tokenizer=None)
+    found = measure(checkpoint, backend="hf", python=None, folder=made / "measured" / "auto-round")
+    assert_near(found, measured_exact)
+    assert "dtype float32 was asked for, and the loader of this format allows float16 here" in found.info.notes
+    settle("auto-round", "hf", Outcome.TESTED, "on a CPU in float16 alone")
+
+
+@pytest.mark.parametrize(("name", "row"), [("auto-round-gptq", "gptq"), ("auto-round-awq", "awq")])
+def test_gptq_and_awq(name: str, row: str, made: Path, measured_exact: Measured, settle: Settle) -> None:
     checkpoint = Checkpoint(path=str(made / name), load={}, dtype="auto", tokenizer=None)
-    python = LOADERS if in_loaders else None
+    python = interpreter("formats")
     found = measure(checkpoint, backend="hf", python=python, folder=made / "measured" / name)
-    assert_near(found, exact)
-    unpacked = any("unpacks the weights" in note for note in found.info.notes)
-    assert unpacked == row.startswith("ct-")
-    reason = ""
-    if unpacked:
-        reason = "unpacked at the first run, activations rounded as declared: a note in the record says so"
-    elif in_loaders:
-        reason = "with the extra `gptq`"
-    settle(row, "hf", Outcome.TESTED, reason)
+    assert_near(found, measured_exact)
+    assert "gptqmodel" in found.info.packages
+    settle(row, "hf", Outcome.TESTED, WITH_GPTQ)
 
 
-def test_hqq_while_loading(baseline: Path, made: Path, exact: Measured, settle: Settle) -> None:
+def test_gptq_of_its_own_tool(made_by_gptqmodel: Path, zoo: Path, measured_exact: Measured, settle: Settle) -> None:
+    checkpoint = Checkpoint(path=str(made_by_gptqmodel), load={}, dtype="auto", tokenizer=None)
+    python = interpreter("formats")
+    found = measure(checkpoint, backend="hf", python=python, folder=zoo / "measured" / "gptq")
+    assert_near(found, measured_exact)
+    settle("gptq", "hf", Outcome.TESTED, WITH_GPTQ)
+
+
+def test_hqq_while_loading(baseline: Path, zoo: Path, measured_exact: Measured, settle: Settle) -> None:
     checkpoint = Checkpoint(path=str(baseline), load={"method": "hqq-4"}, dtype="float32", tokenizer=None)
-    found = measure(checkpoint, backend="hf", python=LOADERS, folder=made / "measured" / "hqq")
-    assert found.info.packages["torch"]
-    assert_near(found, exact)
+    found = measure(checkpoint, backend="hf", python=interpreter("formats"), folder=zoo / "measured" / "hqq")
+    assert_near(found, measured_exact)
+    assert "hqq" in found.info.packages
     settle("load-hqq-4", "hf", Outcome.TESTED, "with the extra `hqq`")

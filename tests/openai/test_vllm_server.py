@@ -31,9 +31,10 @@ ROOT = Path(__file__).parents[2]
 WORLD = ROOT / "gate" / "demo" / "world"
 BASELINE, W8A8 = WORLD / "baseline", WORLD / "candidates" / "w8a8"
 VLLM_PYTHON = "QUANTGATE_VLLM_PYTHON"
-START_SECONDS = 240
+START_SECONDS = 600
+"""Half a minute on an idle machine."""
 
-pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.vllm, pytest.mark.timeout(1500)]
 
 
 def python() -> str:
@@ -85,9 +86,9 @@ def pair(request: pytest.FixtureRequest, servers: dict[Path, Server]) -> tuple[O
     return open_backend(opening(folder, servers[folder]), "cpu"), open_hf(opening(folder), "cpu")
 
 
-def difference(ours: HFBackend, served: OpenaiBackend) -> float:
-    """How far two log-likelihoods of a few tokens may be apart, in nats: int8 activations are rounded differently."""
-    return 0.3 if "w8a8" in served.info.notes[0] else 1e-3
+def apart_nats(served: OpenaiBackend) -> float:
+    """How far the scores of one token may be apart: activations that are rounded to int8 are rounded differently."""
+    return 0.3 if "w8a8" in served.info.notes[0] else 1e-4
 
 
 def texts() -> list[str]:
@@ -111,15 +112,15 @@ def test_token_scores_are_those_of_transformers(pair: tuple[OpenaiBackend, HFBac
     apart = np.concatenate([a.nll_nats - b.nll_nats for a, b in zip(found, right, strict=True)])
     print(f"\n{served.info.notes[0].split()[4]}: {len(apart)} tokens, largest |Δ| {np.abs(apart).max():.2e} nats")
     print(f"root mean square {np.sqrt((apart**2).mean()):.2e}, mean {apart.mean():.2e}")
-    assert np.abs(apart).max() <= difference(ours, served)
-    assert abs(apart.mean()) <= difference(ours, served) / 30
+    assert np.abs(apart).max() <= apart_nats(served)
+    assert abs(apart.mean()) <= apart_nats(served) / 100
 
 
 def test_log_likelihoods_are_those_of_transformers(pair: tuple[OpenaiBackend, HFBackend]) -> None:
     served, ours = pair
     requests = [(text[:60], text[60:100]) for text in texts()] + [("", "The market"), ("A b ", "c")]
     found, right = served.loglikelihood(requests), ours.loglikelihood(requests)
-    assert [x for x, _ in found] == pytest.approx([x for x, _ in right], abs=difference(ours, served))
+    assert [x for x, _ in found] == pytest.approx([x for x, _ in right], abs=5 * apart_nats(served))
     assert sum(a == b for (_, a), (_, b) in zip(found, right, strict=True)) >= len(requests) - 1
 
 
@@ -131,7 +132,7 @@ def test_greedy_answers_are_those_of_transformers(pair: tuple[OpenaiBackend, HFB
         backend.generate(prompts, max_new_tokens=24, stop=["\n"], temperature=0.0, seed=0) for backend in (served, ours)
     )
     same = sum(a == b for a, b in zip(found, right, strict=True))
-    assert same >= 24 if difference(ours, served) < 0.1 else 22
+    assert same >= (22 if "w8a8" in served.info.notes[0] else 24)
     sampled = [served.generate(prompts, max_new_tokens=8, stop=[], temperature=1.5, seed=s) for s in (1, 1, 2)]
     assert sampled[0] == sampled[1]
     assert sampled[0] != sampled[2]
@@ -145,8 +146,8 @@ def policy(servers: dict[Path, Server]) -> dict[str, Any]:
     }
     corpus = {"name": "prose", "path": str(data / "prose.txt"), "window": 128, "stride": 64, "max_tokens": 3000}
     task = {"task": "bank_cloze", "sample": 160, "rules": [{"metric": "acc", "max_drop": "10pp"}]}
-    fraud: dict[str, Any] = {"data": str(data / "fraud.jsonl"), "template": "Question: {input}\nAnswer:", "match": "exact"}
-    fraud |= {"max_new_tokens": 24, "stop": ["\n"], "sample": 160}
+    question = {"template": "Question: {input}\nAnswer:", "match": "exact", "max_new_tokens": 24, "stop": ["\n"]}
+    fraud = {"kind": "domain", "name": "fraud", "data": str(data / "fraud.jsonl"), "sample": 160, **question}
     return {
         "version": 1,
         "checkpoints": checkpoints,
@@ -158,7 +159,7 @@ def policy(servers: dict[Path, Server]) -> dict[str, Any]:
                 "rules": [{"metric": "perplexity", "corpus": "prose", "max_increase": "5%"}],
             },
             {"kind": "lm_eval", "name": "capability", "include_path": str(data / "tasks"), "tasks": [task]},
-            {"kind": "domain", "name": "fraud", **fraud, "rules": [{"metric": "accuracy", "max_drop": "10pp"}]},
+            {**fraud, "rules": [{"metric": "accuracy", "max_drop": "10pp"}]},
         ],
     }
 
@@ -171,7 +172,7 @@ def test_a_whole_run_judges_the_candidate_that_is_served(servers: dict[Path, Ser
     record = json.loads((tmp_path / "out" / "run.json").read_text())
     assert [stage["status"] for stage in record["stages"]] == ["PASS"] * 3
     assert any(servers[W8A8].url in note for note in record["notes"])
-    assert all(stage["items_scored"] >= 64 for stage in record["stages"])
+    assert all(stage["items_scored"] >= 32 for stage in record["stages"])
 
 
 def test_the_contract_that_every_backend_keeps(tmp_path: Path) -> None:

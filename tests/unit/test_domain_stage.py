@@ -399,11 +399,24 @@ def test_check_needs_no_model(tmp_path: Path, more: dict[str, Any], said: str) -
     assert said in str(caught.value)
 
 
-def test_prompts_beyond_the_context_are_counted(tmp_path: Path) -> None:
+def test_a_prompt_beyond_the_context_is_a_lost_item_and_not_asked(tmp_path: Path) -> None:
     data = rows(2)
     data[0]["input"] = "9 " + "x" * 180
-    measurement, _ = run(tmp_path, data, Scripted(lambda p: "x"), max_new_tokens=32)
-    assert "1 prompts with their answers exceed the 200 tokens of context" in measurement.notes
+    backend = Scripted(lambda p: "x")
+    measurement, _ = run(tmp_path, data, backend, max_new_tokens=32)
+    (failure,) = measurement.failures
+    assert (failure.kind, failure.item_id.split("/")[1]) == ("too_long", "q0")
+    assert "expected at most the model's context length of 200" in failure.message
+    assert len(backend.prompts) == 1
+
+
+def test_choices_beyond_the_context_are_not_cut(tmp_path: Path) -> None:
+    data = choice_rows()
+    data[1]["choices"] = ["no", "yes", "x" * 198]
+    likes = Scripted(lambda p: "", lambda context, continuation: float(continuation == " yes"))
+    measurement, _ = run(tmp_path, data, likes, match="choice")
+    assert [f.kind for f in measurement.failures] == ["too_long"]
+    assert len(values(measurement, "correct")) == len(data) - 1
 
 
 def test_progress_counts_items(tmp_path: Path) -> None:

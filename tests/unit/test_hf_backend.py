@@ -14,12 +14,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from lm_eval.api.instance import Instance
+from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 
 from gate.backends import Checkpoint, OutOfMemory, Window
 from gate.backends.hf import HFBackend, open_backend
 from gate.backends.hf_memory import Batches
-from gate.errors import CheckpointError
+from gate.errors import CheckpointError, UsageError
 from tests.contract import tiny_llama
 
 Damage = Callable[[Path], object]
@@ -126,6 +128,40 @@ def test_a_checkpoint_can_be_quantized_while_loading(original: Path, method: str
     (rounded,) = backend.score(asked, top_k=0, at_ids=None)
     assert backend._model.is_quantized
     assert 0.001 < np.abs(exact.nll_nats - rounded.nll_nats).mean() < 2
+
+
+@pytest.mark.parametrize("method", ["bitsandbytes-nf4", "bitsandbytes-int8"])
+def test_quantized_prompts_share_what_they_have_in_common(original: Path, method: str) -> None:
+    from lm_eval.models.huggingface import HFLM
+
+    backend = load(original, load={"method": method})
+    assert backend.info.notes == ()
+    examples = tiny_llama.TEXT * 4
+    pairs = [
+        (f"{examples}the {q} wrote", c) for q in ("bank", "clerk", "savings") for c in (" it", " euros", " a balance")
+    ]
+
+    def theirs(batch_size: int) -> NDArray[np.float64]:
+        lm = HFLM(pretrained=backend._model, tokenizer=backend._tokenizer, batch_size=batch_size, max_length=256)
+        asked = [Instance(request_type="loglikelihood", doc={}, arguments=p, idx=0) for p in pairs]
+        return np.array([x for x, _ in lm.loglikelihood(asked, disable_tqdm=True)])
+
+    alone = theirs(1)
+    # activations in 8 bits are rounded by what is in the batch, in HFLM as well
+    noise = 0.0 if method == "bitsandbytes-nf4" else 4 * np.abs(alone - theirs(9)).max()
+    np.testing.assert_allclose([x for x, _ in backend.loglikelihood(pairs)], alone, rtol=1e-6, atol=1e-4 + noise)
+    assert backend._requests.computed_tokens < 3 * len(backend.encode(examples))
+
+
+def test_memory_for_what_prompts_share_is_a_setting(original: Path) -> None:
+    for setting, expected in (("2MiB", 2 * 2**20), (0, 0), ("100kB", None), ("20min", None)):
+        engine = {"prefix_cache": setting}
+        if expected is None:
+            with pytest.raises((UsageError, ValueError), match="found"):
+                load(original, engine=engine)
+        else:
+            assert load(original, engine=engine)._requests.store.budget_bytes == expected
+    assert load(original)._requests.store.budget_bytes > 2**20
 
 
 def test_a_quantized_checkpoint_is_not_quantized_again(folder: Path) -> None:

@@ -254,6 +254,24 @@ def test_the_demo_candidates(name: str, capsys: pytest.CaptureFixture[str]) -> N
     assert found["n_quantized"] == (0 if name == "unquantized-export" else 28)
 
 
+@pytest.mark.parametrize(
+    ("folder", "load", "loaded"),
+    [
+        ("baseline", {}, 4_461_056),
+        ("baseline", {"method": "bitsandbytes-nf4"}, 1_532_416),
+        ("baseline", {"method": "bitsandbytes-int8"}, 1_927_680),
+        ("candidates/w4a16-gptq-prose", {}, 1_506_240),
+        ("candidates/w8a8", {}, 1_927_680),
+        ("candidates/nf4", {}, 1_532_416),
+    ],
+)
+def test_expected_memory_is_what_was_measured(folder: str, load: dict[str, str], loaded: int) -> None:
+    """Bytes of all parameters, scales and buffers after loading, transformers 5.23 with bitsandbytes 0.50.2."""
+    found = inspection.look(resolved(WORLD / folder, load=load)).memory
+    assert found is not None
+    assert found.loaded == pytest.approx(loaded, rel=0.003)  # saved NF4 comes with its code books
+
+
 class TestSeventyBillionParameters:
     """Headers are real, the 141 and 40 GB of tensors are holes; the seconds are in benchmarks/sparse_inspect.py."""
 

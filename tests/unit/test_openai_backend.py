@@ -232,7 +232,10 @@ def test_a_server_for_text_only_serves_generation_alone(encode: Any, folder: Pat
             backend.loglikelihood([("a", " b")])
         with pytest.raises(CouldNotMeasure, match="only generate"):
             backend.harness().loglikelihood_rolling([instance("loglikelihood_rolling", "a b")])
-        assert backend.harness().generate_until([instance("generate_until", "a", {"until": [], "max_gen_toks": 2})])
+        lm, settings = backend.harness(), {"until": [], "max_gen_toks": 2}
+        assert lm.generate_until([instance("generate_until", "a", settings)])
+        with pytest.raises(ValueError, match="cannot be cut for a server whose prompts are text"):
+            lm.generate_until([instance("generate_until", tiny_llama.TEXT * 12, settings)])
 
 
 def test_a_server_that_adds_no_start_token_gets_it_as_text(encode: Any, folder: Path) -> None:
@@ -308,6 +311,17 @@ def test_one_of_several_models_can_be_named(encode: Any, folder: Path) -> None:
         assert backend.info.context_length == 98
         backend.generate(["a"], max_new_tokens=2, stop=[], temperature=0.0, seed=0)
         assert fake.bodies[0]["model"] == "two"
+
+
+def test_the_only_model_may_answer_by_another_name(fake: Fake, folder: Path) -> None:
+    fake.fault = lambda body, n: {"model": "/models/tiny"}
+    backend = opened(fake, folder)
+    assert backend.info.unserved == {}
+    assert backend.generate(["a"], max_new_tokens=2, stop=[], temperature=0.0, seed=0)
+    with pytest.raises(
+        CheckpointError, match=r"asked for the model 'tiny', the server at .* answered with '/models/tiny'"
+    ):
+        opened(fake, folder, model="tiny")
 
 
 def test_a_server_that_does_not_count_tokens_is_refused(encode: Any, folder: Path) -> None:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import os
 import socket
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -90,9 +93,6 @@ def test_sets_are_in_the_same_order_every_time(sandbox: Sandbox) -> None:
 
 
 def hash_of_a() -> int:
-    import subprocess
-    import sys
-
     env = {**os.environ, "PYTHONHASHSEED": "0"}
     return int(subprocess.run([sys.executable, "-c", "print(hash('a'))"], env=env, capture_output=True).stdout)
 
@@ -208,6 +208,33 @@ def test_nothing_outside_is_within_reach(sandbox: Sandbox, tmp_path: Path, monke
         ):
             assert not sandbox.run(reach, cpu_seconds=1).to_its_end, reach
     assert [p.name for p in tmp_path.iterdir()] == ["secret"]
+
+
+ORPHAN = """
+from gate.sandbox import find
+# put together here, so that only the program itself has the whole word in its command line
+stays = "import time; time.sleep(600)  # quantgate-" + "orphan"
+find().run(f"import os, sys; os.execv(sys.executable, [sys.executable, '-c', {stays!r}])", cpu_seconds=3)
+"""
+
+
+def test_a_killed_worker_leaves_nothing_behind(sandbox: Sandbox) -> None:
+    worker = subprocess.Popen([sys.executable, "-c", ORPHAN], cwd=Path(__file__).parents[2])
+    try:
+        assert until(lambda: processes_with("quantgate-orphan"))
+    finally:
+        worker.kill()
+        worker.wait()
+    assert until(lambda: not processes_with("quantgate-orphan"))
+
+
+def until(happened: Callable[[], object]) -> bool:
+    deadline = time.monotonic() + 60
+    while not happened():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
 
 
 class TestOurOwnFailures:
