@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help demo demo-items test check simulate schema demo-world quant-env vllm-env test-vllm clean
+.PHONY: help demo demo-items test check simulate bench schema demo-world quant-env formats-env vllm-env test-vllm formats clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -34,6 +34,9 @@ simulate: $(STAMP) ## error rates and items of the decision rules, simulated at 
 demo-items: $(STAMP) ## items that the sequential gate scores on the demo candidates, against the full run (README)
 	$(BIN)/python benchmarks/demo_items.py --seeds 20
 
+bench: $(STAMP) ## speed of scoring against lm-eval's HFLM and a bare torch loop (README)
+	$(BIN)/python benchmarks/scoring.py
+
 schema: $(STAMP) ## regenerate thresholds/schema.json
 	$(BIN)/gate schema policy > thresholds/schema.json.new && mv thresholds/schema.json.new thresholds/schema.json
 
@@ -50,8 +53,19 @@ quant-env: constraints-quantizers.txt ## the quantizers' own environment (their 
 vllm-env: .venv-vllm/.installed ## vLLM on the CPU, in an environment of its own (docs/vllm.md; 2 minutes, 3 GB)
 
 test-vllm: $(STAMP) vllm-env ## the tests of the vllm backend: what it says in its environment, what the gate makes of it in ours
-	OMP_WAIT_POLICY=PASSIVE .venv-vllm/bin/python -m pytest -m vllm tests/contract tests/vllm/test_engine.py tests/vllm/test_difference.py
+	OMP_WAIT_POLICY=PASSIVE .venv-vllm/bin/python -m pytest -m vllm tests/contract tests/vllm/test_engine.py tests/vllm/test_difference.py tests/vllm/test_settings.py
 	$(BIN)/python -m pytest -m vllm tests/vllm/test_runs.py
+
+formats-env: .venv-formats/.installed ## the loaders of GPTQ, AWQ and HQQ, in an environment of their own (2 minutes, 1.5 GB)
+
+.venv-formats/.installed: constraints-formats.txt pyproject.toml
+	test -x .venv-formats/bin/python || $(PYTHON) -m venv .venv-formats
+	.venv-formats/bin/python -m pip install --quiet -c constraints-formats.txt -e '.[quantized,gptq,hqq]'
+	touch $@
+
+formats: $(STAMP) quant-env formats-env vllm-env ## every format made, loaded and scored again; writes docs/formats.md and the README's table
+	QUANTGATE_FORMATS_WRITE=1 $(BIN)/python -m pytest -m 'not slow' --ignore tests/formats/test_table.py tests/formats
+	$(BIN)/python -m tests.formats.table
 
 demo-world: $(STAMP) quant-env ## train the demo baseline and quantize its candidates again (about 20 minutes)
 	$(BIN)/python -m gate.demo.train --out gate/demo/world

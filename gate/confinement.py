@@ -70,15 +70,13 @@ def _lower(kind: int, limit: int) -> None:
 
 def _without_network() -> str | None:
     """Enter a network namespace with nothing but loopback; else why not, and nothing has changed."""
-    ways: tuple[Callable[[], None], ...] = (_own_network, _own_network_as_nobody_special)
     if len(os.listdir("/proc/self/task")) > 1:  # noqa: PTH208  a namespace is entered by threads
         return "it has several threads already"
-    said = None
-    for way in ways:
-        said = _tried(way)
-        if said is None:
-            way()
-            return None
+    # root keeps its other users: the sandbox for programs that a model wrote becomes one of them
+    way = _own_network if os.geteuid() == 0 else own_network_and_users
+    said = _tried(way)
+    if said is None:
+        way()
     return said
 
 
@@ -88,8 +86,8 @@ def _own_network() -> None:
     _raise_loopback()
 
 
-def _own_network_as_nobody_special() -> None:
-    """For everybody else: only in a user namespace of one's own.  Raises OSError."""
+def own_network_and_users() -> None:
+    """For everybody else, who may have a network of their own among users of their own.  Raises OSError."""
     user, group = os.geteuid(), os.getegid()
     _unshare(_CLONE_NEWUSER | _CLONE_NEWNET)
     Path("/proc/self/setgroups").write_text("deny", encoding="ascii")

@@ -81,13 +81,17 @@ SAVED: Mapping[str, Needs] = {
         otherwise="transformers would unpack its weights to bfloat16",
     ),
     "mxfp8": _FP8,
-    "nvfp4": Needs(unable=f"transformers 5 has no reader for saved NVFP4 weights; {_SERVE}"),
+    "nvfp4": Needs(
+        unable="transformers 5 has no reader for what it saves as NVFP4: export it in compressed-tensors' layout, with "
+        "llmcompressor"
+    ),
     "quanto": Needs(
         unable="transformers 5 neither saves nor reads optimum-quanto weights: quantize the full-precision checkpoint "
         "when it is loaded, with `load: {method: torchao-int8}`"
     ),
     "quark": Needs(packages={"quark": "amd-quark"}),
     "spqr": Needs(packages={"spqr_quant": "spqr_quant[gpu]"}, cuda=_ANY_CUDA),
+    "torchao": _TORCHAO,
     "vptq": Needs(packages={"vptq": "vptq"}, cuda=_ANY_CUDA),
 }
 """`quant_method` of a saved checkpoint; formats that are not here are left to what transformers says of them."""

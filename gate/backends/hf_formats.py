@@ -21,33 +21,48 @@ from gate.errors import CheckpointError
 GROUP = 64
 """Weights that share a scale where `load.method` quantizes by groups, as NF4 does."""
 
+_KNOWN_LAYOUT = frozenset(
+    {*formats.LOAD_METHODS, "auto-round", "awq", "bitnet", "bitsandbytes", "compressed-tensors", "eetq"}
+    | {"fbgemm_fp8", "fp8", "gptq", "mxfp8", "torchao"}
+)
+"""Formats whose layers hold tensors that `n_packed` recognizes."""
+
 _PACKED = frozenset(
     {torch.int8, torch.uint8, torch.int16, torch.uint16, torch.int32, torch.float8_e4m3fn, torch.float8_e5m2}
 )
-_SIDE_TENSORS = ("_scale", "_scale_inv", "_packed", ".scales", ".qweight", ".qzeros", ".SCB", ".absmax")
+_SIDE_TENSORS = (".weight_scale", ".weight_scale_inv", ".weight_packed", ".qweight", ".qzeros", ".scales", ".absmax")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Format:
-    """How a model is quantized: `method` is what its files declare, `on_load` what the policy asks for besides."""
+    """How a model is quantized.
+
+    Attributes:
+        method: what its files declare, if anything.
+        on_load: what the policy asks for besides.
+        weights: its layers should hold quantized weights, packed or not; false for a key/value cache alone.
+    """
 
     method: str | None
     on_load: str | None
+    weights: bool
 
     @property
     def name(self) -> str | None:
         return self.on_load or self.method
 
 
-def declared(config: Any) -> str | None:
-    """The `quant_method` of a transformers config, also where only its text model has one."""
+def declared(config: Any, on_load: str | None) -> Format:
+    """What a transformers config declares, also where only its text model does, with what the policy asks for."""
     found = getattr(config, "quantization_config", None) or getattr(
         config.get_text_config(decoder=True), "quantization_config", None
     )
     if found is None:
-        return None
+        return Format(method=None, on_load=on_load, weights=on_load is not None)
     data = found if isinstance(found, Mapping) else found.to_dict()
-    return str(getattr(data.get("quant_method"), "value", data.get("quant_method")))
+    groups = (data.get("config_groups") or {}).values()
+    cache_alone = data.get("kv_cache_scheme") and not any(group.get("weights") for group in groups)
+    return Format(method=str(data.get("quant_method")), on_load=on_load, weights=not cache_alone)
 
 
 def check(found: Format, device: str) -> None:
@@ -62,7 +77,7 @@ def check(found: Format, device: str) -> None:
         )
     if found.name is None:
         return
-    cuda = torch.cuda.get_device_capability() if device.startswith("cuda") and torch.cuda.is_available() else None
+    cuda = torch.cuda.get_device_capability(device) if device.startswith("cuda") and torch.cuda.is_available() else None
     sentence = formats.obstacle(found.name, installed=lambda name: find_spec(name) is not None, cuda=cuda)
     if sentence is not None:
         raise CheckpointError(sentence)
@@ -124,7 +139,9 @@ def in_effect(model: PreTrainedModel, found: Format) -> Iterator[str]:
     if found.name is None:
         return
     loaded = n_packed(model)
-    if loaded == 0 and found.method != "gguf":
+    if loaded == 0 and found.weights and found.name not in _KNOWN_LAYOUT:
+        yield f"{found.name}: whether its layers hold quantized weights was not checked: how it holds them is not known"
+    elif loaded == 0 and found.weights:
         raise CheckpointError(
             f"{found.name} is {'asked for' if found.on_load else 'declared'}, and no layer holds quantized weights "
             "after loading: nothing matched its targets, or this transformers unpacked them"
@@ -141,7 +158,7 @@ def in_effect(model: PreTrainedModel, found: Format) -> Iterator[str]:
             "many kernels run in one precision alone: try another `dtype`, such as bfloat16"
         ) from problem
     run = n_packed(model)
-    if run < max(loaded, 1):
+    if run < loaded or found.method == "gguf":
         when = "when they are loaded" if loaded == 0 else "when they are first run"
         yield (
             f"{found.name}: transformers unpacks the weights to {dtype} {when}; scores include their rounding, "

@@ -29,7 +29,7 @@ _SHOWN_CHARACTERS = 300
 _ERROR = re.compile(r"[\w.]*(?:Error|Exception|Interrupt): ")
 _NO_MEMORY = "cannot allocate memory"
 _RAISED = (SafetensorError, ImportError, OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError)
-_LIBRARIES = ("bitsandbytes", "auto_round", "gptqmodel")
+_LIBRARIES = ("bitsandbytes", "autoround")
 """They log a line per layer."""
 
 
@@ -88,11 +88,11 @@ def _format(checkpoint: Checkpoint, device: str) -> tuple[Any, Format]:
     """The model's configuration and how it is quantized; raises CheckpointError for what cannot be loaded here."""
     gguf_file = checkpoint.load.get("gguf_file")
     if gguf_file is not None:
-        found = Format(method="gguf", on_load=None)
+        found = Format(method="gguf", on_load=None, weights=False)  # always unpacked
         hf_formats.check(found, device)  # first: its configuration is inside the file
         return AutoConfig.from_pretrained(checkpoint.path, gguf_file=gguf_file, **_here(checkpoint)), found
     config = AutoConfig.from_pretrained(checkpoint.path, **_here(checkpoint))
-    found = Format(method=hf_formats.declared(config), on_load=checkpoint.load.get("method"))
+    found = hf_formats.declared(config, checkpoint.load.get("method"))
     hf_formats.check(found, device)
     if found.on_load == "hqq-4" and "device_map" in checkpoint.engine:
         raise CheckpointError("hqq-4 quantizes a model on one device: remove `device_map`, or use torchao-int4")

@@ -10,6 +10,7 @@ import resource
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import TypeVar
 
 import psutil
@@ -21,7 +22,9 @@ from gate.units import dimension, quantity
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
+
 PREFIX_SHARE = "25%"
+_CGROUP = Path("/sys/fs/cgroup")
 _TEXTS = ("out of memory", "can't allocate memory", "not enough memory")
 
 
@@ -52,9 +55,14 @@ def prefix_budget_bytes(setting: str | float | None, devices: Iterable[torch.dev
 
 
 def free_bytes(device: torch.device) -> int:
+    """What a device has left; for the CPU, within the limit of the container that this process runs in."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    return int(psutil.virtual_memory().available)
+    available = int(psutil.virtual_memory().available)
+    limit, used = _CGROUP / "memory.max", _CGROUP / "memory.current"
+    if limit.is_file() and used.is_file() and (text := limit.read_text().strip()).isdecimal():
+        available = min(available, max(0, int(text) - int(used.read_text())))
+    return available
 
 
 class Batches:

@@ -40,6 +40,8 @@ class Input:
     """A distinct token sequence (without its last token, which is only predicted) and the requests that it answers."""
 
     tokens: NDArray[np.int32]
+    is_cut: bool
+    """Its beginning is missing, and so begins like no other."""
     requests: list[tuple[int, NDArray[np.int64]]] = field(default_factory=list)
     """(request, its continuation)."""
     context: Node | None = None
@@ -72,7 +74,7 @@ class RequestScorer:
         self.store = PrefixStore(budget_bytes)
         self._model = model
         self._context_length = context_length
-        self._n_layers = model.config.get_text_config(decoder=True).num_hidden_layers
+        self._n_layers: int = getattr(model.config.get_text_config(decoder=True), "num_hidden_layers", 0)
         self._bytes_per_token = 0
         kind = model.device.type
         self._tokens_per_row = TOKENS_PER_ROW.get(kind, 512)
@@ -92,7 +94,7 @@ class RequestScorer:
         self.store.forget()
         inputs = self._distinct(pairs)
         for one in inputs:
-            if share and one.n_read < len(one.tokens) <= self.shared_tokens:
+            if share and not one.is_cut and one.n_read < len(one.tokens) <= self.shared_tokens:
                 one.context = self.store.add(one.tokens[: len(one.tokens) - one.n_read])
         answers: dict[int, tuple[float, bool]] = {}
         for some, wanted in self._portions(inputs):
@@ -104,9 +106,11 @@ class RequestScorer:
         """In an order that brings together what begins alike."""
         found: dict[tuple[int, ...], Input] = {}
         for i, (context, continuation) in enumerate(pairs):
-            tokens = tuple([*context, *continuation][-(self._context_length + 1) : -1])
-            one = found.setdefault(tokens, Input(np.array(tokens, np.int32)))
-            one.requests.append((i, np.array(continuation, np.int64)))
+            whole = [*context, *continuation][:-1]
+            tokens = tuple(whole[-self._context_length :])
+            if tokens not in found:
+                found[tokens] = Input(np.array(tokens, np.int32), len(tokens) < len(whole))
+            found[tokens].requests.append((i, np.array(continuation, np.int64)))
         return [found[tokens] for tokens in sorted(found)]
 
     def _portions(self, inputs: Sequence[Input]) -> Iterator[tuple[list[Input], list[Node]]]:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from transformers import PreTrainedModel
 
-TOKENS_PER_BATCH = {"cpu": 2048, "cuda": 16384}
+TOKENS_PER_BATCH = {"cpu": 512, "cuda": 16384}
 WINDOWS_SORTED = 64
 """Windows sorted by length together, so that little is padded and results still come soon."""
 

@@ -10,6 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from gate.backends import BackendInfo, Checkpoint, Generation, Timing, Window, WindowScores
 from gate.backends.vllm_load import explained, load, prepare, stored_numbers
 
@@ -79,6 +81,7 @@ class VllmBackend:
             load_seconds=load_seconds,
             has_logits=self._scorer.reaches_any_id,
             packages=_versions(),
+            notes=tuple(_notes(llm.llm_engine.model_config, self._scorer.reaches_any_id)),
         )
 
     def encode(self, text: str) -> list[int]:
@@ -132,6 +135,18 @@ class VllmBackend:
 
     def memory_bytes(self) -> Mapping[str, int]:
         return self._engine.memory_bytes()
+
+
+def _notes(config: Any, reaches_any_id: bool) -> Iterator[str]:
+    stored = getattr(config.hf_config, "dtype", None)
+    if stored == torch.float32 != config.dtype:
+        ran = str(config.dtype).removeprefix("torch.")
+        yield f"vLLM runs this float32 checkpoint in {ran}; set dtype: float32 for the precision it is stored in"
+    if not reaches_any_id:
+        yield (
+            "vLLM's first model runner gives no log-probabilities at given ids when a model is spread over processes: "
+            "there is no divergence from the baseline"
+        )
 
 
 def _versions() -> dict[str, str]:

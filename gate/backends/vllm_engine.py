@@ -13,6 +13,7 @@ import torch
 from vllm import SamplingParams
 from vllm.exceptions import VLLMClientError
 
+from gate.backends import OutOfMemory
 from gate.backends.hf_memory import Batches, is_out_of_memory, peaks, release
 
 _ALL = 1 << 30
@@ -58,7 +59,7 @@ class Engine:
         return list(self._batches.run(list(zip(prompts, params, strict=True)), self._run))
 
     def steps(self, prompts: Sequence[Sequence[int]], params: Any) -> Iterator[list[Any]]:
-        """What each step of the engine brings, for requests that start together."""
+        """What each step of the engine brings, for requests that start together.  Raises OutOfMemory."""
         engine = self.llm.llm_engine
         with self._emptied_on_failure():
             for number, prompt in enumerate(prompts):
@@ -117,6 +118,7 @@ class Engine:
             engine.abort_request(list(engine.output_processor.request_states), internal=True)
             if is_out_of_memory(problem):
                 release()
+                raise OutOfMemory(f"out of memory: {str(problem)[:200]}") from problem
             if isinstance(problem, VLLMClientError):
                 raise ValueError(str(problem)) from problem  # a request that cannot be served, as elsewhere
             raise

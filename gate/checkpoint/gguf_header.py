@@ -11,20 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from gate.checkpoint.gguf_tensors import FULL_PRECISION, TYPES
 from gate.checkpoint.quantization import Contents
 from gate.checkpoint.strict_json import shown
 from gate.errors import CheckpointError, Refused
 
-_FULL_PRECISION = {0: "F32", 1: "F16", 28: "F64", 30: "BF16"}
-_BLOCKS = {
-    0: (1, 4), 1: (1, 2), 24: (1, 1), 25: (1, 2), 26: (1, 4), 27: (1, 8), 28: (1, 8), 30: (1, 2),
-    2: (32, 18), 3: (32, 20), 6: (32, 22), 7: (32, 24), 8: (32, 34),
-    10: (256, 84), 11: (256, 110), 12: (256, 144), 13: (256, 176), 14: (256, 210),
-    16: (256, 66), 17: (256, 74), 18: (256, 98), 19: (256, 50), 20: (32, 18), 21: (256, 110), 22: (256, 82),
-    23: (256, 136), 29: (256, 56), 34: (256, 54), 35: (256, 66), 39: (32, 17), 40: (64, 36), 41: (128, 18),
-}  # fmt: skip
-"""ggml type → (weights, bytes) per block, for every type that files are written in; llama.cpp's own names are lost."""
-
+_BLOCKS = {kind: (weights, n_bytes) for kind, (_, weights, n_bytes) in TYPES.items()}
+_FULL_PRECISION = {kind: name for kind, (name, _, _) in TYPES.items() if name in FULL_PRECISION}
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _STRING, _ARRAY = 8, 9
 _MAX_ENTRIES = 1_000_000
@@ -164,7 +157,9 @@ def _check_promises(path: Path, values: dict[str, object], found: list[_Tensor])
     for key, value in values.items():
         most = len(found) if key.endswith(".block_count") else n_weights
         if key.endswith(_PROMISES) and not (isinstance(value, int) and 0 <= value <= most):
-            raise Refused(f"{path} promises {key} {shown(value)}, and holds {len(found)} tensors of {n_weights} weights")
+            raise Refused(
+                f"{path} promises {key} {shown(value)}, and holds {len(found)} tensors of {n_weights} weights"
+            )
 
 
 def _names(kinds: list[int]) -> dict[int, str]:

@@ -94,7 +94,7 @@ def measure(
         from gate.promotion import Replacement
 
         pairs = [Replacement(old=r.old, new=r.new) for r in repeated]
-        _promote(kept_in, proposals, pairs, by=by, why=why, runs=runs, yes=yes)
+        _promote(kept_in, proposals, pairs, by=by, why=why, runs=runs, yes=yes, aside=format == "json")
     failed = [f"{k.source}: {k.problem}" for k in kept if k.result is Result.FAILED]
     if failed:
         raise CouldNotMeasure("\n".join(failed))
@@ -246,7 +246,7 @@ def promote(
         new = opened.open(proposal, artifacts=False).measurement
         if top is not None and top.problem is None:
             pairs.append(Replacement(old=opened.open(top, artifacts=False).measurement, new=new))
-    _promote(opened, proposals, pairs, by=by, why=why, runs=runs, yes=yes)
+    _promote(opened, proposals, pairs, by=by, why=why, runs=runs, yes=yes, aside=False)
 
 
 def _promote(
@@ -258,9 +258,11 @@ def _promote(
     why: str,
     runs: Path | None,
     yes: bool,
+    aside: bool,
 ) -> None:
-    """Say what would move, then do it if told so."""
+    """Say what would move (`aside`: on stderr), then do it if told so."""
     from datetime import UTC, datetime
+    from functools import partial
 
     from gate.commands import baseline_tables as tables
     from gate.promotion import replayed, run_folders
@@ -269,17 +271,18 @@ def _promote(
     now = datetime.now(UTC)
     if runs is not None and not runs.is_dir():
         raise UsageError(f"found no folder {str(runs)!r}, expected one with the output folders of earlier runs")
-    typer.echo(tables.replaced(proposals, pairs))
+    said = partial(typer.echo, err=aside)
+    said(tables.replaced(proposals, pairs))
     if runs is None:
-        typer.echo("Earlier verdicts were not looked at: --runs DIR lists those that would move.")
+        said("Earlier verdicts were not looked at: --runs DIR lists those that would move.")
     else:
-        typer.echo(tables.moved(replayed(run_folders(runs), pairs, now=now)))
+        said(tables.moved(replayed(run_folders(runs), pairs, now=now)))
     if not yes:
         again = " ".join(p.key[:12] for p in proposals)
         raise UsageError(f"nothing was replaced yet: gate baseline promote {again} with --by, --why and --yes does it")
     for proposal in proposals:
         entry = promoted(store, proposal, by=by, why=why, now=now)
-        typer.echo(f"{entry.key[:12]} is now generation {entry.generation}, promoted by {by}")
+        said(f"{entry.key[:12]} is now generation {entry.generation}, promoted by {by}")
 
 
 def _readable(store: str | None) -> Store:

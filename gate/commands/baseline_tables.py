@@ -8,17 +8,19 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from gate.baselines import Kept
-from gate.promotion import Replacement, Replayed
 from gate.reports import escape
-from gate.store import Entry
-from gate.store.log import Line
-from gate.store.pruning import Pruned
-from gate.store.verification import Checked
+
+if TYPE_CHECKING:
+    from gate.baselines import Kept
+    from gate.promotion import Replacement, Replayed
+    from gate.store import Entry
+    from gate.store.log import Line
+    from gate.store.pruning import Pruned
+    from gate.store.verification import Checked
 
 WIDTH = 80
 _GAP = 2

@@ -16,6 +16,7 @@ from gate.cli import main
 from gate.records import Measurement, Status
 from gate.store import Entry, Store
 from gate.store.promotion import promote
+from tests.e2e.test_start_up import HEAVY, loaded_by
 from tests.e2e.world import STAGES, World, make_world
 
 
@@ -78,6 +79,14 @@ def test_what_is_measured_ahead_is_found_by_a_run(world: World, capsys: pytest.C
         "fraud": "store",
         "serving": "measured",
     }
+
+
+@pytest.mark.parametrize("command", ["list", "verify", "--help"])
+def test_reading_a_store_imports_no_model_library(tmp_path: Path, command: str) -> None:
+    code, packages, out = loaded_by("baseline", command, *([] if command == "--help" else [f"--store={tmp_path}"]))
+    assert code == 0
+    assert not packages & HEAVY
+    assert "store" in out or "whole" in out or "0 entries" in out
 
 
 def test_reading_commands(world: World, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from gate import launch
 from gate.backends import BackendInfo, Checkpoint
-from gate.records import Role
+from gate.records import Observation, Role
 from tests.formats import makers
 
 N_DOCUMENTS = 12
@@ -57,7 +57,7 @@ def measure(
     with worker:
         info = worker.open()
         stream = worker.begin(stage=stage, context=context, on_progress=lambda *_: None)
-        observations = []
+        observations: list[Observation] = []
         while (part := stream.advance(None)) is not None:
             observations += part.observations
     nats = {o.item_id: o.value for o in observations if o.metric == "nll_nats"}

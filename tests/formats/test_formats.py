@@ -142,7 +142,7 @@ def test_gguf(baseline: Path, zoo: Path, exact: Any, settle: Settle) -> None:
         assert_near(backend, exact)
         shifts.append(np.abs(nll(backend) - exact).mean())
     assert shifts[0] < shifts[1]
-    settle("gguf", "hf", Outcome.TESTED, "always unpacked to dtype: a note in the record says so")
+    settle("gguf", "hf", Outcome.TESTED, "always unpacked (a note in the record)")
 
 
 SENTENCES = {
@@ -159,8 +159,8 @@ SENTENCES = {
     "loaded, with `load: {method: hqq-4}`",
     "quanto": "quanto: transformers 5 neither saves nor reads optimum-quanto weights: quantize the full-precision "
     "checkpoint when it is loaded, with `load: {method: torchao-int8}`",
-    "nvfp4": "nvfp4: transformers 5 has no reader for saved NVFP4 weights; a serving engine has its own loader for it: "
-    "use --backend vllm",
+    "nvfp4": "nvfp4: transformers 5 has no reader for what it saves as NVFP4: export it in compressed-tensors' layout, "
+    "with llmcompressor",
     "modelopt": "modelopt: transformers does not know NVIDIA ModelOpt's layout; a serving engine has its own loader "
     "for it: use --backend vllm",
 }

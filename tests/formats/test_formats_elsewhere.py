@@ -17,7 +17,7 @@ from tests.formats.measuring import Measured, assert_near, measure
 pytestmark = [pytest.mark.formats, pytest.mark.timeout(900)]
 
 WITH_GPTQ = "with the extra `gptq`"
-UNPACKED = "unpacked at the first run, activations rounded as declared: a note in the record says so"
+UNPACKED = "weights unpacked when first run (a note in the record)"
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ def test_compressed_tensors(
     found = measure(checkpoint, backend="hf", python=None, folder=made / "measured" / name)
     assert_near(found, measured_exact)
     assert any("unpacks the weights" in note for note in found.info.notes)
-    settle(row, "hf", Outcome.TESTED, UNPACKED + (", in bfloat16 alone" if row == "ct-nvfp4" else ""))
+    settle(row, "hf", Outcome.TESTED, UNPACKED + ("; in bfloat16 alone" if row == "ct-nvfp4" else ""))
 
 
 def test_auto_round(made: Path, measured_exact: Measured, settle: Settle) -> None:

@@ -16,7 +16,7 @@ from tests.formats.cells import ROOT, Outcome
 from tests.formats.conftest import Settle, interpreter
 from tests.formats.measuring import Measured, assert_near, measure, shifts
 
-pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.vllm, pytest.mark.formats, pytest.mark.timeout(900)]
 
 
 def measured(path: Path, zoo: Path, *, dtype: str = "auto") -> Measured:
@@ -33,7 +33,6 @@ def test_full_precision(baseline: Path, zoo: Path, measured_exact: Measured, set
     settle("full", "vllm", Outcome.TESTED, "BF16 and FP32 tested")
 
 
-@pytest.mark.formats
 @pytest.mark.parametrize(
     ("name", "row"),
     [

@@ -188,11 +188,11 @@ def test_packages_without_an_extra_are_named_for_pip() -> None:
 
 def test_a_cuda_device_is_asked_what_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    monkeypatch.setattr("torch.cuda.get_device_capability", lambda: (8, 0))
+    monkeypatch.setattr("torch.cuda.get_device_capability", lambda _: (8, 0))
     with pytest.raises(CheckpointError, match=r"this run is on one of 8\.0"):
-        check(Format(method="fp8", on_load=None), "cuda")
+        check(Format(method="fp8", on_load=None, weights=True), "cuda")
     with pytest.raises(CheckpointError, match="this run is on a CPU"):
-        check(Format(method="fp8", on_load=None), "cpu")
+        check(Format(method="fp8", on_load=None, weights=True), "cpu")
 
 
 # -- weights that are not what the checkpoint says
@@ -201,22 +201,53 @@ def test_a_cuda_device_is_asked_what_it_is(monkeypatch: pytest.MonkeyPatch) -> N
 def test_a_declared_quantization_that_no_layer_has_is_an_error(tiny: Path) -> None:
     """What transformers unpacks without being asked to: it would run as if it had not been quantized."""
     model = load(tiny, tokenizer=None)._model
-    with pytest.raises(CheckpointError, match="bitnet is declared, and no layer holds quantized weights after loading"):
-        list(in_effect(model, Format(method="bitnet", on_load=None)))
+    with pytest.raises(CheckpointError, match="fp8 is declared, and no layer holds quantized weights after loading"):
+        list(in_effect(model, Format(method="fp8", on_load=None, weights=True)))
+
+
+def test_a_layout_that_is_not_known_here_is_a_note(tiny: Path) -> None:
+    model = load(tiny, tokenizer=None)._model
+    (note,) = in_effect(model, Format(method="mxfp4", on_load=None, weights=True))
+    assert note.startswith("mxfp4: whether its layers hold quantized weights was not checked")
+
+
+def declare(folder: Path, **quantization: Any) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "quantization_config": quantization}))
 
 
 def test_targets_that_match_nothing_are_an_error(folder: Path) -> None:
     weights = {"num_bits": 8, "type": "int", "strategy": "channel", "symmetric": True}
-    config = {
-        "quant_method": "compressed-tensors",
-        "format": "int-quantized",
-        "quantization_status": "compressed",
-        "config_groups": {"group_0": {"targets": ["re:.*nothing$"], "weights": weights}},
-    }
-    path = folder / "config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "quantization_config": config}))
+    declare(
+        folder,
+        quant_method="compressed-tensors",
+        format="int-quantized",
+        quantization_status="compressed",
+        config_groups={"group_0": {"targets": ["re:.*nothing$"], "weights": weights}},
+    )
     with pytest.raises(CheckpointError, match="compressed-tensors is declared, and no layer holds quantized weights"):
         load(folder, tokenizer=None)
+
+
+def test_a_quantized_cache_alone_is_in_effect(folder: Path) -> None:
+    exact = nll(load(folder, tokenizer=None))
+    path = folder / "model.safetensors"
+    weights = load_file(path)
+    for name in [n for n in weights if n.endswith(("k_proj.weight", "v_proj.weight"))]:
+        weights[name.replace("_proj.weight", "_scale")] = torch.tensor([12 / 448])
+    save_file(weights, path, metadata={"format": "pt"})
+    scheme = {"num_bits": 8, "type": "float", "strategy": "tensor", "symmetric": True, "dynamic": False}
+    declare(
+        folder,
+        quant_method="compressed-tensors",
+        format="dense",
+        quantization_status="frozen",
+        config_groups={},
+        kv_cache_scheme=scheme,
+    )
+    backend = load(folder, tokenizer=None)
+    assert backend.info.notes == ()
+    assert np.abs(nll(backend) - exact).mean() > 1e-4
 
 
 def test_scales_without_a_declaration_are_an_error(folder: Path) -> None:

@@ -215,7 +215,7 @@ class TestKept:
     def test_a_broken_one_is_noted_and_not_used(self, tmp_path: Path, store: Store, place: Place) -> None:
         (stage,) = loaded(tmp_path).policy.stages
         keep(store, place, "fraud", stage, calibrated(flip_noise(0.03)))
-        (path,) = (store.root / "calibration").iterdir()
+        (path,) = (tmp_path / "store" / "calibration").iterdir()
         for broken in (path.read_text().replace("0.03", "0.00"), "{", "[]"):
             path.write_text(broken)
             assert load(store, place, [stage]) == {}

@@ -18,7 +18,7 @@ from lm_eval.api.instance import Instance
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 
-from gate.backends import Checkpoint, OutOfMemory, Window
+from gate.backends import Checkpoint, OutOfMemory, Window, hf_memory
 from gate.backends.hf import HFBackend, open_backend
 from gate.backends.hf_memory import Batches
 from gate.errors import CheckpointError, UsageError
@@ -164,6 +164,20 @@ def test_memory_for_what_prompts_share_is_a_setting(original: Path) -> None:
     assert load(original)._requests.store.budget_bytes > 2**20
 
 
+def test_free_memory_is_what_the_container_has_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hf_memory, "_CGROUP", tmp_path)
+    cpu = torch.device("cpu")
+    machine = hf_memory.free_bytes(cpu)
+    assert machine > 2**20
+    (tmp_path / "memory.current").write_text("3000\n")
+    for limit, expected in (("5000\n", 2000), ("1000\n", 0)):
+        (tmp_path / "memory.max").write_text(limit)
+        assert hf_memory.free_bytes(cpu) == expected
+        assert hf_memory.prefix_budget_bytes("50%", {cpu}) == expected // 2
+    (tmp_path / "memory.max").write_text("max\n")
+    assert hf_memory.free_bytes(cpu) > machine // 2
+
+
 def test_a_quantized_checkpoint_is_not_quantized_again(folder: Path) -> None:
     edit_config(quantization_config={"quant_method": "gptq", "bits": 4})(folder)
     with pytest.raises(CheckpointError, match=r"already quantized \(gptq\), and `load` asks for bitsandbytes-nf4"):
@@ -274,6 +288,14 @@ def test_no_memory_at_all_is_out_of_memory_and_the_backend_lives(original: Path)
         backend.timed_batch(batch_size=8, prompt_tokens=16, new_tokens=4, seed=0)
     backend._model.forward = forward
     assert len(list(backend.score([Window(tokens=(3, 4), n_scored=1)], top_k=0, at_ids=None))) == 1
+
+
+def test_timing_finds_the_memory_that_scoring_held(original: Path) -> None:
+    backend = load(original)
+    backend.loglikelihood([(tiny_llama.TEXT * 4 + start, " bank") for start in ("the bank", "a clerk")])
+    assert backend._requests.store.held_bytes > 0
+    backend.timed_batch(batch_size=1, prompt_tokens=4, new_tokens=2, seed=0)
+    assert backend._requests.store.held_bytes == 0
 
 
 def test_other_errors_are_not_taken_for_short_memory() -> None:

@@ -61,8 +61,8 @@ def test_as_many_rows_go_together(folder: Path, batch_size: int | None, first: i
 
 
 def test_a_batch_size_outweighs_the_tokens_that_usually_go_together(folder: Path) -> None:
-    long = [Window(tokens=(3,) * 250, n_scored=4)] * 12  # 8 of them are 2,000 tokens
-    for batch_size, rows in ((None, 8), (12, 12)):
+    long = [Window(tokens=(3,) * 250, n_scored=4)] * 12  # 2 of them are 500 tokens
+    for batch_size, rows in ((None, 2), (12, 12)):
         backend = load(folder, batch_size)
         watched = Watched(backend)
         list(backend.score(long, top_k=0, at_ids=None))

@@ -31,6 +31,7 @@ from transformers import (
 from gate.backends import OutOfMemory
 from gate.backends.hf_harness import QuietHFLM
 from gate.backends.hf_prefix_check import open_scorer
+from gate.backends.hf_prefix_score import RequestScorer
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
@@ -306,14 +307,19 @@ def test_no_memory_at_all_is_said(tokenizer: Any) -> None:
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 1000])
-def test_a_batch_size_is_kept_to(tokenizer: Any, batch_size: int) -> None:
+def test_a_batch_size_is_kept_to(tokenizer: Any, batch_size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     model = build("llama")
     pairs = quiz(QUESTIONS[:5], shots=2)
     expected = theirs(model, tokenizer, pairs)
     ours = Ours(model, tokenizer, batch_size=batch_size)
     sizes: list[int] = []
-    scores = ours.scorer._scores
-    ours.scorer._scores = lambda batch: sizes.append(sum(len(m) for _, m in batch)) or scores(batch)  # type: ignore[method-assign,func-returns-value]
+    scores = RequestScorer._scores
+
+    def watched(self: RequestScorer, planned: Any) -> Any:
+        sizes.append(sum(len(members) for _, members in planned))
+        return scores(self, planned)
+
+    monkeypatch.setattr(RequestScorer, "_scores", watched)
     assert_equal(ours(pairs), expected)
     assert max(sizes) == min(batch_size, len(pairs))
 

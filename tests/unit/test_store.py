@@ -7,6 +7,7 @@ import json
 import multiprocessing
 import os
 import random
+import resource
 import shutil
 from collections.abc import Callable
 from multiprocessing.synchronize import Barrier
@@ -289,6 +290,18 @@ class TestUnwritable:
         assert files_of(root) == []
         keep(store)
         assert len(store.list()) == 1
+
+    def test_a_file_that_becomes_too_large(self, root: Path) -> None:
+        store = Store(root)
+        old = resource.getrlimit(resource.RLIMIT_FSIZE)
+        with store.reserve(store.key(PARTS)) as slot:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (500, old[1]))
+            try:
+                with pytest.raises(ArtifactError, match="File too large"):
+                    slot.commit(measurement(), PROVENANCE)
+            finally:
+                resource.setrlimit(resource.RLIMIT_FSIZE, old)
+        assert files_of(root) == []
 
     def test_checking_leaves_nothing(self, root: Path) -> None:
         Store(root).check_writable()

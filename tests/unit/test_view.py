@@ -270,14 +270,14 @@ class TestSizes:
 
     @pytest.mark.parametrize("value", [True, 1.5, "8", [8, -1], {}])
     def test_sizes_that_are_none(self, model: Path, build: Build, value: Any) -> None:
-        with pytest.raises(CheckpointError, match="promises head_dim .*, expected a whole number"):
+        with pytest.raises(CheckpointError, match=r"promises head_dim .*, expected a whole number"):
             build(self.written(model, head_dim=value))
 
 
 class TestJson:
     @pytest.mark.parametrize("text", ["1e999", "-1e999", "NaN", "Infinity", '{"a": [1, -Infinity]}'])
     def test_numbers_that_json_does_not_have(self, text: str) -> None:
-        with pytest.raises(Refused, match="x holds .*, expected finite numbers"):
+        with pytest.raises(Refused, match=r"x holds .*, expected finite numbers"):
             strict_json.parse(text.encode(), "x")
 
     def test_depth(self) -> None:

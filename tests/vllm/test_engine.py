@@ -246,6 +246,8 @@ class TestFailures:
         monkeypatch.setattr(engine, "step", lambda: (_ for _ in ()).throw(torch.OutOfMemoryError("out of memory")))
         with pytest.raises(OutOfMemory, match="batch size 1"):
             backend.loglikelihood(pairs)
+        with pytest.raises(OutOfMemory):
+            backend.timed_batch(batch_size=2, prompt_tokens=8, new_tokens=2, seed=0)
         monkeypatch.undo()
         backend._engine._batches.size = 1 << 30
         assert [x for x, _ in backend.loglikelihood(pairs)] == pytest.approx([x for x, _ in expected], abs=SAME_NATS)
@@ -285,7 +287,7 @@ class TestFailures:
     ) -> None:
         from gate.backends.vllm import open_backend
 
-        known = {"path": str(demo(name)), "load": {}, "dtype": "auto", "tokenizer": None}
+        known: dict[str, Any] = {"path": str(demo(name)), "load": {}, "dtype": "auto", "tokenizer": None}
         with pytest.raises(error, match=said) as caught:
             quietly(open_backend, Checkpoint(**{**known, "engine": {"cpu_kv_cache": "16MiB"}, **changes}))
         assert "\n" not in str(caught.value)
@@ -314,6 +316,15 @@ def test_a_batch_size_limits_how_many_requests_run_at_once(backend: Any, monkeyp
     small = Scorer(Engine(llm, batch_size=2)).loglikelihoods(requests)
     assert sizes == [2, 2, 1]
     assert [x for x, _ in small] == pytest.approx([x for x, _ in backend._scorer.loglikelihoods(requests)], abs=1e-4)
+
+
+def test_a_precision_that_vllm_chose_is_said() -> None:
+    chosen = vllm_backend(demo("baseline"), "auto").info
+    assert chosen.dtype == "bfloat16"
+    assert chosen.notes == (
+        "vLLM runs this float32 checkpoint in bfloat16; set dtype: float32 for the precision it is stored in",
+    )
+    assert vllm_backend(demo("baseline"), "float32").info.notes == ()
 
 
 def test_the_number_of_parameters_is_what_the_files_hold(backend: Any) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import struct
 from pathlib import Path
 
+from tests.checkpoint_factory import PACKED_W4, packed_w4, safetensors
 from tests.zoo.cage import CONFIG, changed, code, refused, unusable, with_config
 
 HIGH = 10**12
@@ -198,6 +200,15 @@ def quantized_in_name_only(folder: Path, canary: Path) -> None:
 @unusable("quantization_config of gptq is malformed")
 def quantization_that_cannot_be_read(folder: Path, canary: Path) -> None:
     with_config(folder, quantization_config={"quant_method": "gptq", "bits": "four"})
+
+
+@refused("weight_scale ~ NaN")
+def scales_that_are_no_numbers(folder: Path, canary: Path) -> None:
+    tensors = packed_w4()
+    dtype, shape, content = tensors["model.layers.0.mlp.up.weight_scale"]
+    tensors["model.layers.0.mlp.up.weight_scale"] = dtype, shape, struct.pack("<f", float("nan")) + content[4:]
+    write(folder, "model.safetensors", safetensors(tensors))
+    with_config(folder, quantization_config=PACKED_W4)
 
 
 # -- tokenizers

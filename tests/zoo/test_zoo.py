@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 from xml.etree import ElementTree
 
 import pytest
@@ -13,10 +13,11 @@ import yaml
 from gate import artifact
 from gate.checkpoint import describe, view
 from gate.cli import main
+from gate.errors import CheckpointError
 from gate.records import Role, Status
 from tests.checkpoint_factory import resolved
 from tests.zoo import documents, files, gguf_files, weights
-from tests.zoo.cage import ZOO, honest
+from tests.zoo.cage import ZOO, honest, with_config
 
 POLICY = {
     "version": 1,
@@ -119,3 +120,29 @@ def test_nothing_of_a_view_is_left_after_ctrl_c(tmp_path: Path, monkeypatch: pyt
     assert run(tmp_path, POLICY | {"checkpoints": {"animal": {"path": "./candidate"}}}) == 130
     assert sorted(seen) == ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]
     assert list((tmp_path / "tmp").iterdir()) == []
+
+
+class Unloading:
+    """A worker that finds out while it loads."""
+
+    running = True
+
+    def check(self, *_: Any) -> tuple[Path, ...]:
+        return ()
+
+    def open(self) -> NoReturn:
+        raise CheckpointError("model type `llama9` is not known")
+
+    def close(self) -> None:
+        pass
+
+
+def test_what_only_loading_shows_ends_in_a_whole_record_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gate.launch.start", lambda **_: Unloading())
+    for name in ("baseline", "candidate"):
+        with_config(honest(tmp_path / name), auto_map={"AutoConfig": "configuration.LlamaConfig"})
+    assert run(tmp_path, POLICY | {"checkpoints": {"animal": {"path": "./candidate"}}}) == 5
+    record = artifact.loads_record((tmp_path / "out" / "run.json").read_bytes())
+    assert record.verdict.status is Status.REFUSED
+    assert "is not known; auto_map of config.json was left out" in record.verdict.sentence
+    assert [s.skipped_because for s in record.stages] == ["the checkpoint was refused"]
