@@ -49,7 +49,11 @@ app = typer.Typer(
 )
 
 PolicyPath = Annotated[Path, typer.Option("--policy", "-p", help="YAML with stages and acceptance thresholds.")]
-BackendName = Annotated[str, typer.Option(help="What runs the models: hf (transformers) or fake (for tests).")]
+BackendName = Annotated[
+    str, typer.Option(help="hf (transformers), vllm, openai (a running server) or fake (for tests).")
+]
+    str, typer.Option(help="hf (transformers), vllm, openai (a running server) or fake (for tests).")
+]
 DeviceName = Annotated[str | None, typer.Option(help="cuda or cpu; default: cuda where there is one.")]
 PythonPath = Annotated[str | None, typer.Option(help="Interpreter of the workers, with gate installed there.")]
 StorePath = Annotated[
@@ -67,8 +71,8 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Print the 
 @app.command()
 def run(
     policy: PolicyPath,
-    baseline: Annotated[str, typer.Option(help="Full precision: folder, hub id[@revision] or a policy name.")],
-    candidate: Annotated[str, typer.Option(help="Quantized: folder, hub id[@revision] or a policy name.")],
+    baseline: Annotated[str, typer.Option(help="Full precision: folder, hub id (or id@revision) or a policy name.")],
+    candidate: Annotated[str, typer.Option(help="Quantized: folder, hub id (or id@revision) or a policy name.")],
     out: Annotated[Path, typer.Option(help="Output folder.")] = Path("gate-out"),
     backend: BackendName = "hf",
     device: DeviceName = None,

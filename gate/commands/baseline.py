@@ -40,7 +40,7 @@ Yes = Annotated[bool, typer.Option("--yes", help="Promote; without it, only say 
 @app.command()
 def measure(
     policy: Annotated[Path, typer.Option("--policy", "-p", help="YAML with the stages to measure.")],
-    baseline: Annotated[str, typer.Option(help="Full precision: folder, hub id[@revision] or a policy name.")],
+    baseline: Annotated[str, typer.Option(help="Full precision: folder, hub id (or id@revision) or a policy name.")],
     backend: Annotated[str, typer.Option(help="What runs the model.")] = "hf",
     device: Annotated[str | None, typer.Option(help="cuda or cpu; default: cuda where there is one.")] = None,
     python: Annotated[str | None, typer.Option(help="Interpreter of the worker, with gate installed there.")] = None,

@@ -28,9 +28,9 @@ BATCH_SIZE = 4
 
 def calibrate(
     policy: Annotated[Path, typer.Option("--policy", "-p", help="YAML with stages and acceptance thresholds.")],
-    baseline: Annotated[str, typer.Option(help="Full precision: folder, hub id[@revision] or a policy name.")],
+    baseline: Annotated[str, typer.Option(help="Full precision: folder, hub id (or id@revision) or a policy name.")],
     out: Annotated[Path, typer.Option(help="Output folder: calibration.json and log.txt.")] = Path("gate-calibration"),
-    backend: Annotated[str, typer.Option(help="What runs the model: hf (transformers) or fake (for tests).")] = "hf",
+    backend: Annotated[str, typer.Option(help="What runs the model: hf, vllm, openai or fake.")] = "hf",
     device: Annotated[str | None, typer.Option(help="cuda or cpu; default: cuda where there is one.")] = None,
     python: Annotated[str | None, typer.Option(help="Interpreter of the workers, with gate installed there.")] = None,
     store: Annotated[str | None, typer.Option(help="Baseline store: folder or URL; default: the user's cache.")] = None,

@@ -23,6 +23,7 @@ from gate.errors import CheckpointError
 from tests.formats import cells, makers
 from tests.formats.cells import Outcome
 from tests.formats.conftest import Settle
+from tests.formats.identity import accepted
 from tests.vllm.fp8_checkpoint import save_fp8
 
 N_LINEAR = 28
@@ -90,7 +91,9 @@ def test_full_precision_in_three_dtypes(baseline: Path, zoo: Path, exact: Any, s
     ("scheme", "held"), [("nf4", "Params4bit:torch.uint8"), ("int8", "Int8Params:torch.int8")], ids=["nf4", "int8"]
 )
 def test_bitsandbytes(scheme: str, held: str, baseline: Path, zoo: Path, exact: Any, settle: Settle) -> None:
-    saved = load(makers.bitsandbytes(baseline, zoo / f"bitsandbytes-{scheme}", scheme))
+    folder = makers.bitsandbytes(baseline, zoo / f"bitsandbytes-{scheme}", scheme)
+    assert accepted(folder, cache=zoo / "cache").scheme == scheme
+    saved = load(folder)
     while_loading = load(baseline, load={"method": f"bitsandbytes-{scheme}"})
     for backend in (saved, while_loading):
         assert weights(backend)[held] == N_LINEAR
@@ -108,14 +111,17 @@ def test_bitsandbytes(scheme: str, held: str, baseline: Path, zoo: Path, exact: 
     ids=["int8", "int4", "fp8"],
 )
 def test_torchao_saved(scheme: str, held: str, baseline: Path, zoo: Path, exact: Any, settle: Settle) -> None:
-    backend = load(makers.torchao(baseline, zoo / f"torchao-{scheme}", scheme))
+    folder = makers.torchao(baseline, zoo / f"torchao-{scheme}", scheme)
+    assert accepted(folder, cache=zoo / "cache").method == "torchao"
+    backend = load(folder)
     assert weights(backend)[f"{held}:torch.float32"] == N_LINEAR
     assert_near(backend, exact)
     settle(f"torchao-{scheme}", "hf", Outcome.TESTED, "")
 
 
 @pytest.mark.parametrize("method", ["torchao-int8", "torchao-int4"])
-def test_torchao_while_loading(method: str, baseline: Path, exact: Any, settle: Settle) -> None:
+def test_torchao_while_loading(method: str, baseline: Path, zoo: Path, exact: Any, settle: Settle) -> None:
+    assert accepted(baseline, cache=zoo / "cache", load={"method": method}).bits == float(method[-1])
     backend = load(baseline, load={"method": method})
     assert n_packed(backend._model) == N_LINEAR
     assert any("held in 8 bits each" in note for note in backend.info.notes) == (method == "torchao-int4")
@@ -127,6 +133,7 @@ def test_torchao_while_loading(method: str, baseline: Path, exact: Any, settle: 
 def test_compressed_tensors_that_are_in_the_repository(name: str, baseline: Path, zoo: Path, exact: Any) -> None:
     """Two that llmcompressor made, and one in its layout; the whole way is in `test_formats_elsewhere`."""
     folder = save_fp8(baseline, zoo / "fp8-rounded") if name == "fp8" else bundle.world() / "candidates" / name
+    assert accepted(folder, cache=zoo / "cache").method == "compressed-tensors"
     backend = load(folder)
     assert any("unpacks the weights to float32 when they are first run" in note for note in backend.info.notes)
     assert_near(backend, exact)
@@ -136,6 +143,7 @@ def test_gguf(baseline: Path, zoo: Path, exact: Any, settle: Settle) -> None:
     shifts = []
     for scheme in ("Q8_0", "Q4_0"):
         name = makers.gguf(baseline, zoo / "gguf", scheme)
+        assert accepted(zoo / "gguf", cache=zoo / "cache", load={"gguf_file": name}).method == "gguf"
         backend = load(zoo / "gguf", load={"gguf_file": name})
         assert any("gguf: transformers unpacks the weights to float32" in note for note in backend.info.notes)
         assert n_packed(backend._model) == 0

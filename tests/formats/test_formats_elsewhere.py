@@ -12,6 +12,7 @@ import pytest
 from gate.backends import Checkpoint
 from tests.formats.cells import Outcome
 from tests.formats.conftest import Settle, interpreter
+from tests.formats.identity import accepted
 from tests.formats.measuring import Measured, assert_near, measure
 
 pytestmark = [pytest.mark.formats, pytest.mark.timeout(900)]
@@ -33,6 +34,7 @@ UNPACKED = "weights unpacked when first run (a note in the record)"
 def test_compressed_tensors(
     name: str, row: str, dtype: str, made: Path, measured_exact: Measured, settle: Settle
 ) -> None:
+    assert accepted(made / name, cache=made / "cache").method == "compressed-tensors"
     checkpoint = Checkpoint(path=str(made / name), load={}, dtype=dtype, tokenizer=None)
     found = measure(checkpoint, backend="hf", python=None, folder=made / "measured" / name)
     assert_near(found, measured_exact)
@@ -41,6 +43,7 @@ def test_compressed_tensors(
 
 
 def test_auto_round(made: Path, measured_exact: Measured, settle: Settle) -> None:
+    assert accepted(made / "auto-round", cache=made / "cache").method == "auto-round"
     checkpoint = Checkpoint(path=str(made / "auto-round"), load={}, dtype="float32", tokenizer=None)
     found = measure(checkpoint, backend="hf", python=None, folder=made / "measured" / "auto-round")
     assert_near(found, measured_exact)
@@ -50,6 +53,7 @@ def test_auto_round(made: Path, measured_exact: Measured, settle: Settle) -> Non
 
 @pytest.mark.parametrize(("name", "row"), [("auto-round-gptq", "gptq"), ("auto-round-awq", "awq")])
 def test_gptq_and_awq(name: str, row: str, made: Path, measured_exact: Measured, settle: Settle) -> None:
+    assert accepted(made / name, cache=made / "cache").method == row
     checkpoint = Checkpoint(path=str(made / name), load={}, dtype="auto", tokenizer=None)
     python = interpreter("formats")
     found = measure(checkpoint, backend="hf", python=python, folder=made / "measured" / name)
@@ -59,6 +63,7 @@ def test_gptq_and_awq(name: str, row: str, made: Path, measured_exact: Measured,
 
 
 def test_gptq_of_its_own_tool(made_by_gptqmodel: Path, zoo: Path, measured_exact: Measured, settle: Settle) -> None:
+    assert accepted(made_by_gptqmodel, cache=zoo / "cache").method == "gptq"
     checkpoint = Checkpoint(path=str(made_by_gptqmodel), load={}, dtype="auto", tokenizer=None)
     python = interpreter("formats")
     found = measure(checkpoint, backend="hf", python=python, folder=zoo / "measured" / "gptq")

@@ -105,6 +105,12 @@ def test_load_time_and_known_memory_are_reported_once_per_block() -> None:
     assert {o.item_id for o in measured.observations if o.group is None} == {"run/1"}
 
 
+def test_a_server_has_no_load_time_of_its_own() -> None:
+    measured = _measure(Scripted(info=replace(INFO, device="server")), _stage(batch_sizes=[1]), block=0)
+    assert "load_seconds" not in {o.metric for o in measured.observations}
+    assert "load_seconds" not in {m.observed for m in measured.metrics}
+
+
 def test_every_declared_metric_is_observed_and_every_observation_declared() -> None:
     measured = _measure(Scripted(), _stage())
     assert {m.observed for m in measured.metrics} == {o.metric for o in measured.observations}
