@@ -52,8 +52,6 @@ PolicyPath = Annotated[Path, typer.Option("--policy", "-p", help="YAML with stag
 BackendName = Annotated[
     str, typer.Option(help="hf (transformers), vllm, openai (a running server) or fake (for tests).")
 ]
-    str, typer.Option(help="hf (transformers), vllm, openai (a running server) or fake (for tests).")
-]
 DeviceName = Annotated[str | None, typer.Option(help="cuda or cpu; default: cuda where there is one.")]
 PythonPath = Annotated[str | None, typer.Option(help="Interpreter of the workers, with gate installed there.")]
 StorePath = Annotated[

@@ -138,12 +138,12 @@ class _Run:
     def carry_out(self) -> Outcome:
         try:
             sides = self._describe()
+            self._measured_noise()
         except (CheckpointError, Refused) as problem:
             return self._ended_before_measuring(problem)
         except KeyboardInterrupt:
             self._skip_rest("interrupted by the user")
             return self._decided(interrupted=True)
-        self._measured_noise()
         collector = Collector(
             baseline=sides[Role.BASELINE],
             candidate=sides[Role.CANDIDATE],
