@@ -16,7 +16,7 @@ import torch
 
 from gate.backends import OutOfMemory
 from gate.backends.hf_memory import Batches
-from gate.backends.hf_prefix import Node, PrefixStore, common, size_bytes
+from gate.backends.hf_prefix import WORTH_TOKENS, Node, PrefixStore, common, size_bytes
 from gate.backends.hf_prefix_rows import Batch, HeldCache, Row, pack
 from gate.backends.hf_score import logits_of_last, token_scores
 
@@ -30,6 +30,9 @@ Pair = tuple[Sequence[int], Sequence[int]]
 TOKENS_PER_ROW = {"cpu": 512, "cuda": 1024}
 TOKENS_PER_BATCH = {"cpu": 512, "cuda": 16384}
 MAX_SEQUENCES = 256
+
+_MOST_PADDING = 0.25
+"""Share of a row of a batch, above a few tokens."""
 
 _LITTLE_PAST = 8
 """A sequence that is so many times longer than what is held of its beginning runs without it, and without a mask."""
@@ -195,9 +198,11 @@ class RequestScorer:
             batch: list[tuple[Row, list[Input]]] = []
             n_sequences = 0
             for row, members in alike:
+                longest = len(batch[0][0].tokens) if batch else 0
                 if batch and (
                     n_sequences + len(members) > self._batches.size
-                    or len(batch) >= self._fitting(len(batch[0][0].tokens))
+                    or len(batch) >= self._fitting(longest)
+                    or longest - len(row.tokens) > max(WORTH_TOKENS, _MOST_PADDING * longest)
                 ):
                     batches.append(batch)
                     batch, n_sequences = [], 0

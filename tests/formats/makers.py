@@ -109,6 +109,7 @@ def elsewhere(python: Path, source: Path, folder: Path, *what: str) -> None:
     """Let the tools of another environment make `folder/<what>` (see `elsewhere`)."""
     done = subprocess.run(
         [str(python), str(Path(__file__).with_name("elsewhere.py")), str(source), str(folder), *what],
+        cwd=folder,  # GPTQModel writes its logs there
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
         capture_output=True,
         text=True,
