@@ -16,7 +16,7 @@ import torch
 from gate.backends import BackendInfo, Checkpoint, Generation, Timing, Window, WindowScores
 from gate.backends.hf_generate import Generator
 from gate.backends.hf_load import devices, load
-from gate.backends.hf_memory import peaks, prefix_budget_bytes
+from gate.backends.hf_memory import PeakMemory, prefix_budget_bytes
 from gate.backends.hf_prefix_check import open_scorer
 from gate.backends.hf_score import Scorer
 
@@ -95,6 +95,7 @@ class HFBackend:
         self._tokenizer = tokenizer
         self._batch_size = batch_size
         self._harness: LM | None = None
+        self._memory = PeakMemory(*devices(model))
         context_length = _context_length(model.config, tokenizer)
         self._requests, prefix_notes = open_scorer(
             model, context_length, batch_size=batch_size, budget_bytes=prefix_budget_bytes
@@ -166,12 +167,13 @@ class HFBackend:
 
     def timed_batch(self, *, batch_size: int, prompt_tokens: int, new_tokens: int, seed: int) -> Timing:
         self._requests.store.clear()  # what scoring holds is not there when a model is served
+        self._memory.serve()
         return self._generator.timed(
             batch_size=batch_size, prompt_tokens=prompt_tokens, new_tokens=new_tokens, seed=seed
         )
 
     def memory_bytes(self) -> Mapping[str, int]:
-        return peaks(*devices(self._model))
+        return self._memory.read()
 
 
 def _context_length(config: Any, tokenizer: PreTrainedTokenizerBase) -> int:

@@ -5,6 +5,7 @@ Frees nothing but torch's cache; the model stays loaded.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import sys
@@ -98,6 +99,33 @@ class Batches:
         self.size = max(1, min(self.size, used) // 2)
         release()
         return None
+
+
+class PeakMemory:
+    """Peaks of loading and of serving: what scoring kept for itself in between (prompt prefixes) is not the model's."""
+
+    def __init__(self, *devices: torch.device) -> None:
+        """Call it when the model has just been loaded."""
+        self._devices = devices
+        self._loading = peaks(*devices)
+        self._is_serving = False
+
+    def serve(self) -> None:
+        """From now on the model does what it would do when it is served; counts afresh when first called."""
+        if self._is_serving:
+            return
+        self._is_serving = True
+        release()
+        for device in self._devices:
+            if device.type == "cuda":
+                torch.cuda.reset_peak_memory_stats(device)
+        with contextlib.suppress(OSError):  # Linux: 5 resets the peak of the resident set (proc_pid_clear_refs(5))
+            Path("/proc/self/clear_refs").write_bytes(b"5")
+
+    def read(self) -> Mapping[str, int]:
+        """In bytes; the larger of loading and serving, or so far when nothing was served."""
+        now = peaks(*self._devices)
+        return {name: max(value, self._loading.get(name, 0)) for name, value in now.items()}
 
 
 def peaks(*devices: torch.device) -> Mapping[str, int]:

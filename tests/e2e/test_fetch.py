@@ -28,6 +28,8 @@ configs:
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hugging-face"))
+    # read once, when another test of this process first imported it
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hugging-face" / "hub"))
     return make_world(tmp_path)
 
 

@@ -148,7 +148,7 @@ def test_a_data_set_that_was_not_fetched_says_what_to_run(tmp_path: Path) -> Non
     )
     environment = {"HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
     child = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
-    assert "DataError: corpus 'wikitext2' is not on this machine: run `gate fetch` first" in child.stderr
+    assert "NotFetched: corpus 'wikitext2' is not on this machine: run `gate fetch` first" in child.stderr
 
 
 def test_identical_documents_share_a_digest_and_have_keys_of_their_own(tmp_path: Path) -> None:

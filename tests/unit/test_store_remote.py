@@ -63,6 +63,9 @@ def _fresh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     fsspec.register_implementation("faulty", Faulty, clobber=True)
     Faulty.faults.clear()
     Faulty.asked.clear()
+    # one memory for the whole process: other tests may have left something in it
+    MemoryFileSystem.store.clear()
+    MemoryFileSystem.pseudo_dirs[:] = [""]
     yield
     MemoryFileSystem.store.clear()
     MemoryFileSystem.pseudo_dirs[:] = [""]
