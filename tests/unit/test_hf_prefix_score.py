@@ -306,6 +306,47 @@ def test_no_memory_at_all_is_said(tokenizer: Any) -> None:
         ours(quiz([(0, 0)]))
 
 
+def in_8_bits(model: Any) -> Any:
+    """The model with the inputs of its linear layers rounded to 8 bits, token by token, as W8A8 does."""
+
+    def rounded(_: Any, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        step = inputs[0].abs().amax(dim=-1, keepdim=True).clamp_min(1e-6) / 127
+        return ((inputs[0] / step).round() * step,)
+
+    for layer in model.model.layers:
+        for module in layer.modules():
+            if isinstance(module, torch.nn.Linear):
+                module.register_forward_pre_hook(rounded)
+    return model
+
+
+def test_activations_in_8_bits_share_within_their_noise(tokenizer: Any) -> None:
+    model = in_8_bits(build("llama"))
+    ours = Ours(model, tokenizer)
+    assert ours.notes == ()
+    pairs = quiz(QUESTIONS, shots=2)
+    expected, found = theirs(model, tokenizer, pairs), ours(pairs)
+    size = sum(abs(total) for total, _ in expected)
+    assert 0 < sum(abs(a - b) for (a, _), (b, _) in zip(expected, found, strict=True)) < 1e-2 * size
+
+
+def test_activations_in_8_bits_do_not_hide_a_mistake(tokenizer: Any) -> None:
+    assert "in a trial" in Ours(careless(in_8_bits(build("llama"))), tokenizer).notes[0]
+
+
+def careless(model: Any) -> Any:
+    """The model, which does not look at the mask any more."""
+    forward = model.forward
+
+    @functools.wraps(forward)
+    def blind(*args: Any, **kwargs: Any) -> Any:
+        mask = kwargs.get("attention_mask")
+        return forward(*args, **kwargs if mask is None else {**kwargs, "attention_mask": torch.ones_like(mask)})
+
+    object.__setattr__(model, "forward", blind)
+    return model
+
+
 @pytest.mark.parametrize("batch_size", [1, 3, 1000])
 def test_a_batch_size_is_kept_to(tokenizer: Any, batch_size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     model = build("llama")
@@ -326,15 +367,7 @@ def test_a_batch_size_is_kept_to(tokenizer: Any, batch_size: int, monkeypatch: p
 
 def test_a_model_that_gets_trees_wrong_is_found_out(tokenizer: Any, caplog: pytest.LogCaptureFixture) -> None:
     """One that does not look at the mask: without a trial its scores would be off without a word."""
-    model = build("llama")
-    forward = model.forward
-
-    @functools.wraps(forward)
-    def careless(*args: Any, **kwargs: Any) -> Any:
-        mask = kwargs.get("attention_mask")
-        return forward(*args, **kwargs if mask is None else {**kwargs, "attention_mask": torch.ones_like(mask)})
-
-    object.__setattr__(model, "forward", careless)
+    model = careless(build("llama"))
     ours = Ours(model, tokenizer)
     (note,) = ours.notes
     assert "in a trial, log-likelihoods differed from a plain pass by" in note
