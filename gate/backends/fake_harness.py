@@ -39,6 +39,9 @@ class FakeLM(LM):  # type: ignore[misc]  # lm_eval is untyped
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
         return self._backend.chat(chat_history)
 
+    def tok_encode(self, string: str) -> list[int]:
+        return self._backend.encode(string)
+
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = True) -> list[tuple[float, bool]]:
         return self._backend.loglikelihood([r.args for r in requests])
 

@@ -134,6 +134,7 @@ class HFBackend:
     def score(
         self, windows: Sequence[Window], *, top_k: int, at_ids: Sequence[NDArray[np.int32]] | None
     ) -> Iterator[WindowScores]:
+        self._requests.store.clear()  # so that memory is not short because of it
         return self._scorer.score(windows, top_k=top_k, at_ids=at_ids)
 
     def loglikelihood(self, requests: Sequence[tuple[str, str]]) -> list[tuple[float, bool]]:
@@ -148,6 +149,7 @@ class HFBackend:
     def generate(
         self, prompts: Sequence[str], *, max_new_tokens: int, stop: Sequence[str], temperature: float, seed: int
     ) -> list[Generation]:
+        self._requests.store.clear()
         return self._generator.generate(
             prompts, max_new_tokens=max_new_tokens, stop=stop, temperature=temperature, seed=seed
         )

@@ -62,8 +62,15 @@ def free_bytes(device: torch.device) -> int:
     available = int(psutil.virtual_memory().available)
     limit, used = _CGROUP / "memory.max", _CGROUP / "memory.current"
     if limit.is_file() and used.is_file() and (text := limit.read_text().strip()).isdecimal():
-        available = min(available, max(0, int(text) - int(used.read_text())))
+        # the page cache of files that were read counts as used, and goes when memory is wanted
+        available = min(available, max(0, int(text) - int(used.read_text()) + _reclaimable_bytes()))
     return available
+
+
+def _reclaimable_bytes() -> int:
+    statistics = _CGROUP / "memory.stat"
+    lines = statistics.read_text().splitlines() if statistics.is_file() else []
+    return sum(int(line.split()[1]) for line in lines if line.startswith("inactive_file "))
 
 
 class Batches:

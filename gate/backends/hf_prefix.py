@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from gate.backends.hf_memory import is_out_of_memory
+
 if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
@@ -146,16 +148,36 @@ class PrefixStore:
     def _split(self, node: Node, at: int) -> Node:
         """The new node that holds the first `at` tokens of `node`, between it and its parent."""
         assert node.parent is not None
+        halves = self._halved(node, at)
         upper = Node(node.tokens[:at], node.start, node.parent, prompts=node.prompts, used=node.used)
         upper.children[int(node.tokens[at])] = node
         node.parent.children[int(node.tokens[0])] = upper
         node.parent, node.start, node.tokens = upper, node.start + at, node.tokens[at:]
-        if (kv := node.kv) is not None:
+        if halves is not None:
             self.held_bytes -= self._held.pop(node)
-            # copies: views would keep the memory of one half alive with the other
-            self.put(upper, [(k[:, :, :at].clone(), v[:, :, :at].clone()) for k, v in kv])
-            self.put(node, [(k[:, :, at:].clone(), v[:, :, at:].clone()) for k, v in kv])
+            self.put(upper, halves[0])
+            self.put(node, halves[1])
         return upper
+
+    def _halved(self, node: Node, at: int) -> tuple[KeyValues, KeyValues] | None:
+        """Copies of what a node holds (views would keep one half alive with the other); None: nothing is held.
+
+        Without memory for them, the node and what builds on it let go of theirs.
+        """
+        if node.kv is None:
+            return None
+        try:
+            return (
+                [(k[:, :, :at].clone(), v[:, :, :at].clone()) for k, v in node.kv],
+                [(k[:, :, at:].clone(), v[:, :, at:].clone()) for k, v in node.kv],
+            )
+        except (RuntimeError, MemoryError) as problem:
+            if not is_out_of_memory(problem):
+                raise
+        for one in [held for held in self._held if node in held.path()]:
+            self.held_bytes -= self._held.pop(one)
+            one.kv = None
+        return None
 
 
 def common(a: NDArray[np.int32], b: NDArray[np.int32]) -> int:

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -18,18 +18,20 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from gate.backends.hf_prefix import PrefixStore
 from gate.backends.hf_prefix_score import Pair, RequestScorer
+from gate.backends.hf_score import rope_limits
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+_T = TypeVar("_T")
 _LOG = logging.getLogger(__name__)
 
-_TOLERANCE = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1e-2}
-"""Mean difference allowed, as a share of the mean log-likelihood.  A wrong mask or position costs far more."""
+_TOLERANCE = 1e-5
+"""Mean difference allowed, as a share of the mean log-likelihood: float32.  A wrong mask or position costs far more."""
 
 _NOISE_FACTOR = 4
 """Or so many times what plain passes differ by among themselves: in other batches, or from inputs off by one rounding.
-Where activations are rounded to 8 bits, a difference in the last bit becomes one of a whole step."""
+In 16 bits that is more; where activations are rounded to 8 bits, the last bit of an input may move a whole step."""
 
 _MOST_NOISE = 1e-2
 """But never more than this share: what is wrong must not pass for noise."""
@@ -57,14 +59,14 @@ def open_scorer(
     """A scorer that shares as much as the model allows, and notes for the reader when that is not everything.
 
     Args:
-        budget_bytes: for keys and values of prefixes; 0: every prompt is computed in full, as asked.
+        budget_bytes: for keys and values of prefixes; 0: every prompt is computed in full.
     """
     scorer = RequestScorer(model, context_length, batch_size=batch_size, budget_bytes=budget_bytes)
     if not budget_bytes:
-        return scorer, ()
+        return scorer, ("prompts share nothing and are computed in full: `prefix_cache` is 0, or no memory is free",)
     try:
-        limit = _limit_tokens(model, context_length)
-        _try(scorer, model)
+        limit = _checked(lambda: _limit_tokens(model, context_length))
+        _checked(lambda: _try(scorer, model))
     except _CannotShare as reason:
         scorer.shared_tokens = 0
         note = f"prompts share nothing and are computed in full, which is slower: {reason}"
@@ -77,6 +79,15 @@ def open_scorer(
     return scorer, (note,)
 
 
+def _checked(call: Callable[[], _T]) -> _T:
+    """The result of `call`; whatever an unforeseen model makes it raise is a reason not to share."""
+    try:
+        return call()
+    except _ERRORS as problem:
+        said = " ".join(str(problem).split())[:200]
+        raise _CannotShare(f"a trial failed: {type(problem).__name__}: {said}") from problem
+
+
 def _limit_tokens(model: PreTrainedModel, context_length: int) -> int:
     """Up to this length every layer attends to all tokens before, at positions that do not depend on the length."""
     config = model.config.get_text_config(decoder=True)
@@ -86,6 +97,8 @@ def _limit_tokens(model: PreTrainedModel, context_length: int) -> int:
     parameters = inspect.signature(model.forward).parameters
     if missing := {"position_ids", "past_key_values", "attention_mask"} - set(parameters):
         raise _CannotShare(f"{name} takes no {', '.join(sorted(missing))}")
+    if getattr(config, "attn_temperature_tuning", False):
+        raise _CannotShare(f"{name} scales attention by the place in the cache")
     if config._attn_implementation not in ("sdpa", "eager"):
         raise _CannotShare(f"attention {config._attn_implementation!r} takes no mask for trees, `sdpa` and `eager` do")
     limits = [context_length]
@@ -94,19 +107,10 @@ def _limit_tokens(model: PreTrainedModel, context_length: int) -> int:
             limits.append(layer.sliding_window)
         elif type(layer) is not DynamicLayer:
             raise _CannotShare(f"{name} has layers of another kind than attention ({type(layer).__name__})")
-    limits += _rope_limits(getattr(config, "rope_parameters", None))
+    limits += rope_limits(model.config)
     if min(limits) < _TRIAL_TOKENS:
         raise _CannotShare(f"{name} attends to {min(limits)} tokens at most")
     return min(limits)
-
-
-def _rope_limits(parameters: Any) -> list[int]:
-    """Lengths beyond which rotary embeddings are others, also those of the tokens before."""
-    if not isinstance(parameters, dict):
-        return []
-    if parameters.get("rope_type") == "longrope":
-        return [int(parameters["original_max_position_embeddings"])]
-    return [limit for nested in parameters.values() for limit in _rope_limits(nested)]
 
 
 def _try(scorer: RequestScorer, model: PreTrainedModel) -> None:
@@ -119,16 +123,13 @@ def _try(scorer: RequestScorer, model: PreTrainedModel) -> None:
         scorer.shared_tokens = _TRIAL_TOKENS
         shared = _totals(scorer, [pairs[: len(pairs) // 2], pairs], share=True)[-len(pairs) :]
         size, difference = np.abs(plain).mean(), np.abs(shared - plain).mean()
-        allowed = _TOLERANCE.get(model.dtype, 1e-5) * size
+        allowed = _TOLERANCE * size
         if not difference <= allowed:
             alone = _totals(scorer, [[pair] for pair in pairs], share=False)
             with _rounded_otherwise(model):
                 rounded = _totals(scorer, [pairs], share=False)
             noise = max(np.abs(other - plain).mean() for other in (alone, rounded))
             allowed = max(allowed, min(_NOISE_FACTOR * noise, _MOST_NOISE * size))
-    except _ERRORS as problem:
-        said = " ".join(str(problem).split())[:200]
-        raise _CannotShare(f"a trial failed: {type(problem).__name__}: {said}") from problem
     finally:
         scorer.store, scorer.computed_tokens = kept, 0
     if not difference <= allowed:

@@ -15,10 +15,10 @@ import numpy as np
 import torch
 
 from gate.backends import OutOfMemory
-from gate.backends.hf_memory import Batches
+from gate.backends.hf_memory import Batches, is_out_of_memory, release
 from gate.backends.hf_prefix import WORTH_TOKENS, Node, PrefixStore, common, size_bytes
 from gate.backends.hf_prefix_rows import Batch, HeldCache, Row, pack
-from gate.backends.hf_score import logits_of_last, token_scores
+from gate.backends.hf_score import logits_of_last, rope_limits, token_scores
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -65,6 +65,7 @@ class RequestScorer:
 
     Attributes:
         shared_tokens: up to this length sequences share what they have in common; 0: they never do.
+        even_tokens: longer sequences have other positions (longrope), so no batch has both kinds.
         computed_tokens: sent through the model so far, padding included.
     """
 
@@ -73,6 +74,7 @@ class RequestScorer:
     ) -> None:
         """With a `batch_size`, so many sequences at once; else as many as `TOKENS_PER_BATCH` holds."""
         self.shared_tokens = 0
+        self.even_tokens = min((context_length, *rope_limits(model.config)))
         self.computed_tokens = 0
         self.store = PrefixStore(budget_bytes)
         self._model = model
@@ -180,33 +182,52 @@ class RequestScorer:
         left = list(inputs)
         while left:
             for batch in self._planned(left):
-                n_sequences = sum(len(members) for _, members in batch)
-                spare = 2 if self.store.held_bytes else 1  # there is still something to give back
-                found = self._batches.attempt(partial(self._scores, batch), max(n_sequences, spare))
+                found = self._attempt(batch)
                 if found is None:
-                    self._retreat()
                     break
                 answers.update(found)
             left = [one for one in left if one.requests[0][0] not in answers]
 
+    def _attempt(self, batch: list[tuple[Row, list[Input]]]) -> dict[int, tuple[float, bool]] | None:
+        """Scores of a batch; None when it ran out of memory and there is now more of it, or less in a batch.
+
+        What is held goes first.  Raises OutOfMemory.
+        """
+        if self.store.held_bytes:
+            try:
+                return self._scores(batch)
+            except (RuntimeError, MemoryError) as problem:
+                if not is_out_of_memory(problem):
+                    raise
+            self._retreat()
+            release()
+            return None
+        return self._batches.attempt(partial(self._scores, batch), sum(len(members) for _, members in batch))
+
     def _planned(self, inputs: Sequence[Input]) -> list[list[tuple[Row, list[Input]]]]:
         """Batches of rows, each with the inputs that it answers."""
         rows = list(self._rows(inputs))
-        rows.sort(key=lambda row: (row[0].sees is None, -len(row[0].tokens)))
+
+        def kind(row: tuple[Row, list[Input]]) -> tuple[bool, bool]:
+            return row[0].sees is None, row[0].sees is None and len(row[0].tokens) > self.even_tokens
+
+        rows.sort(key=lambda row: (kind(row), -len(row[0].tokens)))
         batches: list[list[tuple[Row, list[Input]]]] = []
-        for _, alike in groupby(rows, key=lambda row: row[0].sees is None):
+        for _, alike in groupby(rows, key=kind):
             batch: list[tuple[Row, list[Input]]] = []
-            n_sequences = 0
+            n_sequences = past = 0
             for row, members in alike:
                 longest = len(batch[0][0].tokens) if batch else 0
                 if batch and (
                     n_sequences + len(members) > self._batches.size
                     or len(batch) >= self._fitting(longest)
                     or longest - len(row.tokens) > max(WORTH_TOKENS, _MOST_PADDING * longest)
+                    or max(past, row.past_tokens) + longest > self._context_length
                 ):
                     batches.append(batch)
-                    batch, n_sequences = [], 0
+                    batch, n_sequences, past = [], 0, 0
                 batch.append((row, members))
+                past = max(past, row.past_tokens)
                 n_sequences += len(members)
             batches.append(batch)
         return batches
@@ -223,7 +244,9 @@ class RequestScorer:
             if members:
                 is_family = one.context is not None and one.context is members[-1].context
                 is_neighbour = bool(held) and held == past and n_tokens + n_new <= self._tokens_per_row
-                if len(members) >= self._batches.size or not (is_family or is_neighbour):
+                # some models have masks of the context's length and no longer ones
+                is_too_wide = skip + n_tokens + n_new > self._context_length
+                if len(members) >= self._batches.size or is_too_wide or not (is_family or is_neighbour):
                     yield self._row(past, members), members
                     members, n_tokens, n_new = [], 0, len(one.tokens) - skip
             past = held

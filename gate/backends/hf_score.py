@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -55,11 +55,25 @@ def token_scores(
     return torch.cat(logprobs).double().cpu().numpy(), torch.cat(greedy).cpu().numpy()
 
 
+def rope_limits(config: Any) -> list[int]:
+    """Lengths beyond which rotary embeddings are others, also those of the tokens before (longrope)."""
+    return _longrope(getattr(config.get_text_config(decoder=True), "rope_parameters", None))
+
+
+def _longrope(parameters: Any) -> list[int]:
+    if not isinstance(parameters, dict):
+        return []
+    if parameters.get("rope_type") == "longrope":
+        return [int(parameters["original_max_position_embeddings"])]
+    return [limit for nested in parameters.values() for limit in _longrope(nested)]
+
+
 class Scorer:
     def __init__(self, model: PreTrainedModel, *, batch_size: int | None) -> None:
         """With a `batch_size`, so many windows at once; else as many as `TOKENS_PER_BATCH` holds."""
         self._model = model
         self._device = model.device
+        self._limits = rope_limits(model.config)
         self._batches = Batches(min(batch_size or _MAX_WINDOWS, _MAX_WINDOWS))
         self._tokens_per_batch = None if batch_size else TOKENS_PER_BATCH.get(self._device.type, 2048)
 
@@ -75,6 +89,7 @@ class Scorer:
             while at < len(order):
                 fitting = self._fitting(len(windows[order[at]].tokens))
                 batch = order[at : at + min(fitting, self._batches.size)]
+                batch = [i for i in batch if self._kind(windows[i]) == self._kind(windows[batch[0]])]
                 ids = None if at_ids is None else [at_ids[i] for i in batch]
                 forward = partial(self._forward, [windows[i] for i in batch], top_k, ids)
                 results = self._batches.attempt(forward, len(batch))
@@ -82,6 +97,10 @@ class Scorer:
                     scored.update(zip(batch, results, strict=True))
                     at += len(batch)
             yield from (scored[i] for i in group)
+
+    def _kind(self, window: Window) -> int:
+        """Windows of different kinds have other positions (longrope): none depends on its companions."""
+        return sum(len(window.tokens) - 1 > limit for limit in self._limits)
 
     def _fitting(self, longest: int) -> int:
         """How many windows of `longest` tokens go together while memory lasts."""

@@ -49,6 +49,22 @@ def kl_lower_bound_nats(
     return np.asarray(np.maximum(listed + tail, 0.0), dtype=np.float64)
 
 
+def top1_agreement(
+    baseline_ids: NDArray[np.int32], baseline_logprobs: NDArray[np.float32], candidate_ids: NDArray[np.int32]
+) -> NDArray[np.float64]:
+    """1.0 where the candidate's most likely token is one of the baseline's most likely, else 0.0.
+
+    In 16 bits several tokens often share the highest logit, and which of them comes first depends on how many are
+    asked for: the same model would disagree with itself.
+
+    Args:
+        baseline_ids, baseline_logprobs: [n, k], most likely first.
+        candidate_ids: [n].
+    """
+    is_best = baseline_logprobs == baseline_logprobs[:, :1]
+    return np.asarray((is_best & (baseline_ids == candidate_ids[:, None])).any(axis=1), dtype=np.float64)
+
+
 def delta_p(baseline_true_logprob: NDArray[np.float32], candidate_nll_nats: NDArray[np.float64]) -> NDArray[np.float64]:
     """Probability of the true token under the candidate minus under the baseline, per token."""
     difference = np.exp(-candidate_nll_nats) - np.exp(baseline_true_logprob.astype(np.float64))

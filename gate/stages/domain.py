@@ -254,11 +254,10 @@ def _too_long(backend: Backend, settings: DomainStage, question: _Asked) -> Fail
         needed = 0
     else:
         texts, needed = [question.prompt], settings.max_new_tokens
-    longest = max(texts, key=len)
     # a token is at least one byte: most prompts need no tokenizing to know that they fit
-    if len(longest.encode()) + needed <= room:
+    if max(len(text.encode()) for text in texts) + needed <= room:
         return None
-    n_tokens = len(backend.encode(longest)) + needed
+    n_tokens = max(len(backend.encode(text)) for text in texts) + needed
     if n_tokens <= room:
         return None
     message = f"prompt and answer take {n_tokens} tokens, expected at most the model's context length of {room}"

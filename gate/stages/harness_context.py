@@ -5,7 +5,7 @@ Cuts nothing itself; a task with more of them than the policy allows is not meas
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from gate import units
@@ -28,7 +28,9 @@ def cut_prompts(
     Raises:
         CouldNotMeasure: more are.
     """
-    needs = [need for item in items if isinstance(item, Prompted) and (need := _too_long(item, backend)) is not None]
+    lengths: dict[str, int] = {}
+    prompted = [item for item in items if isinstance(item, Prompted)]
+    needs = [need for item in prompted if (need := _too_long(item, backend, lengths)) is not None]
     if not needs:
         return
     context = backend.info.context_length
@@ -52,15 +54,17 @@ def _answers(item: Prompted | ItemFailure) -> bool:
     return isinstance(item, Prompted) and any(r.request_type == "generate_until" for r in item.requests)
 
 
-def _too_long(item: Prompted, backend: Backend) -> int | None:
+def _too_long(item: Prompted, backend: Backend, lengths: dict[str, int]) -> int | None:
     """Tokens that the item's longest request needs, None when all fit the context."""
-    lengths: dict[str, int] = {}
     needs = [need for request in item.requests if (need := _exceeds(request, backend, lengths)) is not None]
     return max(needs, default=None)
 
 
 def _exceeds(request: Any, backend: Backend, lengths: dict[str, int]) -> int | None:
-    """Tokens that a request needs if the context is too short for it; `lengths` remembers those of prompts."""
+    """Tokens that a request needs if the context is too short for it; `lengths` remembers those of prompts.
+
+    Counted as the model is asked: with the tokens that lm-eval's `tok_encode` puts before a text.
+    """
     match request.request_type:
         case "loglikelihood":
             prompt, rest, reserved = request.args[0], request.args[1], -1  # the last token is predicted, never read
@@ -70,14 +74,17 @@ def _exceeds(request: Any, backend: Backend, lengths: dict[str, int]) -> int | N
         case _:
             return None  # rolling windows see every token
     limit = backend.info.context_length - reserved
+    encode: Callable[[str], list[int]] = backend.harness().tok_encode
+    if "" not in lengths:
+        lengths[""] = len(encode(""))
     # a token is at least one byte: most requests need no tokenizing to know that they fit, hardly any two
-    if _bytes(prompt) + _bytes(rest) <= limit:
+    if lengths[""] + _bytes(prompt) + _bytes(rest) <= limit:
         return None
     if prompt not in lengths:
-        lengths[prompt] = len(backend.encode(prompt))
+        lengths[prompt] = len(encode(prompt))
     if lengths[prompt] + _bytes(rest) <= limit:
         return None
-    need = (len(backend.encode(prompt + rest)) if rest else lengths[prompt]) + reserved
+    need = (len(encode(prompt + rest)) if rest else lengths[prompt]) + reserved
     return need if need > backend.info.context_length else None
 
 

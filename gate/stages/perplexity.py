@@ -146,14 +146,19 @@ def _divergence(
     name = hashlib.sha256(f"{settings.name}/{settings.corpora[0].name}/{context.settings_digest}".encode()).hexdigest()
     folder = context.artifacts / f"distributions-{name[:16]}"
     if context.role is Role.BASELINE:
-        top_k = min(settings.top_k, backend.info.vocabulary_size)
+        top_k, note = min(settings.top_k, backend.info.vocabulary_size), None
         if settings.max_store is not None:
-            top_k = min(top_k, distributions.largest_k(units.size_bytes(settings.max_store), n_tokens))
+            fitting = distributions.largest_k(units.size_bytes(settings.max_store), n_tokens)
+            if fitting < top_k:
+                top_k, note = (
+                    fitting,
+                    f"max_store {settings.max_store}: {fitting} of {top_k} log-probabilities a token kept",
+                )
         if top_k < 1:
             note = f"perplexity only: max_store {settings.max_store} has no room for {n_tokens:,} tokens' distributions"
             return _Divergence(top_k=0, writer=None, reader=None, note=note)
         writer = distributions.Writer(folder, k=top_k, settings_digest=context.settings_digest)
-        return _Divergence(top_k=top_k, writer=stack.enter_context(writer), reader=None, note=None)
+        return _Divergence(top_k=top_k, writer=stack.enter_context(writer), reader=None, note=note)
     try:
         reader = distributions.read(folder, settings_digest=context.settings_digest)
     except ArtifactError as error:
@@ -231,7 +236,7 @@ def _token_values(score: WindowScores, rows: NDArray[np.void] | None) -> Values:
     return {
         _NLL: nll_nats,
         _KL: divergence.kl_lower_bound_nats(rows["logprobs"], rows["tail"], score.at_logprobs),
-        _AGREEMENT: (score.top_ids[:, 0] == rows["ids"][:, 0]).astype(np.float64),
+        _AGREEMENT: divergence.top1_agreement(rows["ids"], rows["logprobs"], score.top_ids[:, 0]),
         _DELTA_P: divergence.delta_p(rows["true_logprob"], nll_nats),
     }
 

@@ -202,6 +202,14 @@ def test_impossible_tokens_leave_the_bound_finite() -> None:
     )
 
 
+def test_tokens_that_share_the_highest_probability_are_all_the_most_likely() -> None:
+    ids = np.array([[7, 3, 5], [1, 2, 4]], dtype=np.int32)
+    logprobs = np.array([[-1.0, -1.0, -2.0], [-0.5, -1.5, -1.5]], dtype=np.float32)
+    for candidate, expected in (([7, 1], [1, 1]), ([3, 1], [1, 1]), ([5, 2], [0, 0]), ([9, 4], [0, 0])):
+        found = divergence.top1_agreement(ids, logprobs, np.array(candidate, dtype=np.int32))
+        assert found.tolist() == expected
+
+
 def test_delta_p_is_candidate_minus_baseline() -> None:
     change = divergence.delta_p(np.log(np.array([0.5, 0.25], dtype=np.float32)), -np.log(np.array([0.4, 0.75])))
     np.testing.assert_allclose(change, [-0.1, 0.5], atol=1e-7)

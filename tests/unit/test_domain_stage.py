@@ -419,6 +419,15 @@ def test_choices_beyond_the_context_are_not_cut(tmp_path: Path) -> None:
     assert len(values(measurement, "correct")) == len(data) - 1
 
 
+def test_the_choice_with_the_most_tokens_counts_not_the_longest_text(tmp_path: Path) -> None:
+    data = choice_rows()
+    data[0]["choices"] = ["no", "yes", "é" * 97 + "é"]  # 98 characters, 196 tokens
+    data[0]["input"] = "x" * 10
+    data[0]["choices"].append("y" * 150)
+    scored, _ = run(tmp_path, data, Scripted(lambda p: "", lambda c, t: float(t == " yes")), match="choice")
+    assert [f.kind for f in scored.failures] == ["too_long"]
+
+
 def test_progress_counts_items(tmp_path: Path) -> None:
     (tmp_path / "sums.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows(40)))
     seen: list[tuple[int, int, str]] = []

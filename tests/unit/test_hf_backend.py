@@ -174,6 +174,10 @@ def test_free_memory_is_what_the_container_has_left(tmp_path: Path, monkeypatch:
         (tmp_path / "memory.max").write_text(limit)
         assert hf_memory.free_bytes(cpu) == expected
         assert hf_memory.prefix_budget_bytes("50%", {cpu}) == expected // 2
+    (tmp_path / "memory.stat").write_text("anon 100\ninactive_file 1500\nactive_file 40\n")  # goes when wanted
+    assert hf_memory.free_bytes(cpu) == 0
+    (tmp_path / "memory.max").write_text("2000\n")
+    assert hf_memory.free_bytes(cpu) == 500
     (tmp_path / "memory.max").write_text("max\n")
     assert hf_memory.free_bytes(cpu) > machine // 2
 

@@ -54,6 +54,9 @@ class ScriptedLM:
         self.says = says
         self.seen: list[Any] = []
 
+    def tok_encode(self, text: str) -> list[int]:
+        return list(text.encode())
+
     def loglikelihood(self, requests: Sequence[Any]) -> list[tuple[float, bool]]:
         self.seen += requests
         return [(self.likes(*r.args), True) for r in requests]
@@ -388,6 +391,23 @@ def test_a_continuation_may_end_one_token_after_the_context(tmp_path: Path) -> N
     write(tmp_path, "quiz", [{"question": "x" * 97, "gold": 0}, {"question": "x" * 98, "gold": 0}], QUIZ)
     with pytest.raises(CouldNotMeasure, match=r"1 of 2 prompts .* needs 101"):
         run(tmp_path, ScriptedLM(), "quiz")
+
+
+class StartingLM(ScriptedLM):
+    """Begins every text with a token of its own, as most tokenizers do."""
+
+    def tok_encode(self, text: str) -> list[int]:
+        return [0, *super().tok_encode(text)]
+
+
+@pytest.mark.parametrize(("config", "length"), [(QUIZ, 97), (OPEN, 92)])
+def test_the_token_that_starts_a_text_takes_room_too(tmp_path: Path, config: dict[str, Any], length: int) -> None:
+    write(
+        tmp_path, "quiz", [{"question": "x" * (length - 1), "gold": 0}, {"question": "x" * length, "gold": 0}], config
+    )
+    assert len(run(tmp_path, ScriptedLM(), "quiz").observations) == 2
+    with pytest.raises(CouldNotMeasure, match=r"1 of 2 prompts .* needs 101"):
+        run(tmp_path, StartingLM(), "quiz")
 
 
 def test_examples_from_the_evaluated_split_are_pointed_out(tmp_path: Path) -> None:

@@ -273,7 +273,7 @@ def test_the_candidate_is_compared_with_the_stored_distributions(base: Path) -> 
 
 def test_what_is_kept_of_the_distributions_fits_the_largest_size(base: Path) -> None:
     stage = _stage(top_k=20).model_copy(update={"max_store": "10KB"})  # 193 tokens: 51 bytes each
-    _measure(base, Bigram(), stage)
+    assert "max_store 10KB: 5 of 20 log-probabilities a token kept" in _measure(base, Bigram(), stage).notes
     (rows,) = (base / "artifacts").glob("*/rows.bin")
     assert rows.stat().st_size == 193 * (8 * 5 + 8) <= 10_000
     measured = _measure(base, Bigram(noise=0.3), stage, Role.CANDIDATE)
