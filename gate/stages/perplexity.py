@@ -146,19 +146,18 @@ def _divergence(
     name = hashlib.sha256(f"{settings.name}/{settings.corpora[0].name}/{context.settings_digest}".encode()).hexdigest()
     folder = context.artifacts / f"distributions-{name[:16]}"
     if context.role is Role.BASELINE:
-        top_k, note = min(settings.top_k, backend.info.vocabulary_size), None
+        top_k = min(settings.top_k, backend.info.vocabulary_size)
+        kept: str | None = None
         if settings.max_store is not None:
             fitting = distributions.largest_k(units.size_bytes(settings.max_store), n_tokens)
             if fitting < top_k:
-                top_k, note = (
-                    fitting,
-                    f"max_store {settings.max_store}: {fitting} of {top_k} log-probabilities a token kept",
-                )
+                kept = f"max_store {settings.max_store}: {fitting} of {top_k} log-probabilities a token kept"
+                top_k = fitting
         if top_k < 1:
             note = f"perplexity only: max_store {settings.max_store} has no room for {n_tokens:,} tokens' distributions"
             return _Divergence(top_k=0, writer=None, reader=None, note=note)
         writer = distributions.Writer(folder, k=top_k, settings_digest=context.settings_digest)
-        return _Divergence(top_k=top_k, writer=stack.enter_context(writer), reader=None, note=note)
+        return _Divergence(top_k=top_k, writer=stack.enter_context(writer), reader=None, note=kept)
     try:
         reader = distributions.read(folder, settings_digest=context.settings_digest)
     except ArtifactError as error:

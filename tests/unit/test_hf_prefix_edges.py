@@ -62,7 +62,8 @@ def test_memory_that_runs_out_while_a_prefix_is_split_costs_only_what_was_held(m
     model, first, second = llama(), tokens(100, 1), tokens(150, 2)
     scorer = opened(model)
     assert_plain(model, scorer, asked(first, 4, seed=10) + asked(second, 4, seed=20))
-    clone, failed = torch.Tensor.clone, []
+    clone = torch.Tensor.clone
+    failed: list[bool] = []
 
     def short(self: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         if not failed:
@@ -86,7 +87,7 @@ def test_what_is_held_is_given_back_before_batches_shrink() -> None:
     scorer = opened(model)
     scorer.score(asked(prefix, 4, seed=10), share=True)
     size, forward = scorer._batches.size, model.forward
-    failed = []
+    failed: list[bool] = []
 
     def short(*args: Any, **kwargs: Any) -> Any:
         if scorer.store.held_bytes:
