@@ -311,7 +311,10 @@ def main(argv: list[str] | None = None) -> int:
     except SystemExit as ended:
         return ended.code if isinstance(ended.code, int) else int(bool(ended.code))
     except GateError as problem:
-        typer.echo(f"gate: {problem}", err=True)
+        from gate.reports import escape
+
+        # what a checkpoint or a file says of itself must not command a terminal or a CI job
+        typer.echo(escape.workflow(escape.block(f"gate: {problem}")), err=True)
         return int(problem.exit_code)
     except KeyboardInterrupt:
         typer.echo("gate: interrupted", err=True)

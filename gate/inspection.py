@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from gate import intake
-from gate.checkpoint import Inspected, ResolvedCheckpoint, describe, inspect, layout, memory, view
+from gate.checkpoint import Inspected, ResolvedCheckpoint, describe, folder, inspect, layout, memory, view
 from gate.checkpoint.contradictions import left_alone
 from gate.checkpoint.identity import FAKE, check_declaration
 from gate.checkpoint.layout import Row
@@ -53,7 +53,15 @@ class Outcome:
 
 
 def look(at: ResolvedCheckpoint) -> Inspection:
-    """What the headers tell; nothing is hashed.  Raises CheckpointError, Refused as `checkpoint.inspect`."""
+    """What the headers tell; nothing is hashed.  Raises CheckpointError, Refused as `view.build`, `checkpoint.inspect`.
+
+    As in a run, nothing is read before every file in the folder was found to be one, and small where it has to be.
+    """
+    backend = "fake" if (at.path / FAKE).is_file() else "hf"
+    with tempfile.TemporaryDirectory(prefix="quantgate-view-") as into:
+        admitted = view.build(at, Path(into), backend=backend)
+    for _ in folder.regular_files(at.path):  # a fake has no view
+        pass
     found = inspect(at)
     schemes = found.declaration.schemes if found.declaration else ()
     groups = frozenset((s.bits, s.group_size) for s in schemes if s.group_size is not None)
@@ -66,29 +74,23 @@ def look(at: ResolvedCheckpoint) -> Inspection:
         rows=layout.rows(found.modules, groups),
         memory=memory.expected(found.modules, found.config, at.dtype, on_load) if found.modules else None,
         ref=None,
-        left_out=(),
-        code=(),
+        left_out=admitted.left_out,
+        code=admitted.code,
         remarks=tuple(r for r in (missed, quantized_later) if r),
     )
 
 
 def checked(seen: Inspection, *, role: Role, verify: bool, cache: Path | None = None) -> tuple[Inspection, Outcome]:
-    """Everything that is checked before a run: the folder's files, the declaration, and with `verify` every byte."""
+    """What is checked before a run besides: the declaration, and with `verify` every byte."""
     ref: CheckpointRef | None = None
-    left_out: tuple[str, ...] = ()
-    code: tuple[str, ...] = ()
     problem: GateError | None = None
     try:
-        backend = "fake" if (seen.at.path / FAKE).is_file() else "hf"
-        with tempfile.TemporaryDirectory() as folder:
-            admitted = view.build(seen.at, Path(folder), backend=backend)
-            left_out, code = admitted.left_out, admitted.code
         check_declaration(seen.at.uri, seen.found)
         if verify:
             ref = describe(seen.at, role, cache=cache)
     except (CheckpointError, Refused) as found:
         problem = found
-    return replace(seen, ref=ref, left_out=left_out, code=code), Outcome(problem=problem, remarks=())
+    return replace(seen, ref=ref), Outcome(problem=problem, remarks=())
 
 
 def compared(baseline: Inspection, candidate: Inspection, *, allow_identical: bool) -> Outcome:
@@ -145,6 +147,17 @@ def document(seen: Inspection, outcome: Outcome, baseline: Inspection | None) ->
         "accepted": outcome.problem is None,
         "problem": None if outcome.problem is None else str(outcome.problem),
         "exit_code": 0 if outcome.problem is None else int(outcome.problem.exit_code),
+    }
+
+
+def failure(checkpoint: str, baseline: str | None, problem: GateError) -> dict[str, Any]:
+    """The same where there is nothing to tell but the problem."""
+    return {
+        "checkpoint": checkpoint,
+        "baseline": baseline,
+        "accepted": False,
+        "problem": str(problem),
+        "exit_code": int(problem.exit_code),
     }
 
 

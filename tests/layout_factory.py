@@ -179,6 +179,25 @@ def hqq(name: str, n_out: int, n_in: int) -> Stored:
     }
 
 
+def marlin_24(name: str, n_out: int, n_in: int) -> Stored:
+    """compressed-tensors' 2:4-sparse weights in 4 bits, in the order in which its kernel reads them."""
+    return {
+        f"{name}.weight_packed": filled("I32", (n_in // 32, n_out * 2), 1),
+        f"{name}.meta": filled("I16", (n_in // 32, n_out * 2), 1),
+        f"{name}.scale_packed": filled("F16", (n_in // 128, n_out), 1),
+    }
+
+
+def sparse_24(name: str, n_out: int, n_in: int) -> Stored:
+    """compressed-tensors' 2:4-sparse floats of 8 bits with a mask."""
+    return {
+        f"{name}.compressed": filled("F8_E4M3", (n_out, n_in // 2), 1),
+        f"{name}.bitmask": filled("U8", (n_out, n_in // 8), 1),
+        f"{name}.shape": shape(n_out, n_in),
+        f"{name}.weight_scale": filled("BF16", (n_out, 1), 1),
+    }
+
+
 def compressed(layout: str, weights: Mapping[str, Any], **more: Any) -> dict[str, Any]:
     group = {"targets": ["Linear"], "weights": dict(weights), "input_activations": None}
     return {

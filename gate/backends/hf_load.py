@@ -29,8 +29,8 @@ _SHOWN_CHARACTERS = 300
 _ERROR = re.compile(r"[\w.]*(?:Error|Exception|Interrupt): ")
 _NO_MEMORY = "cannot allocate memory"
 _RAISED = (SafetensorError, ImportError, OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError)
-_LIBRARIES = ("bitsandbytes", "autoround")
-"""They log a line per layer."""
+_LIBRARIES = ("bitsandbytes", "autoround", "torchao", "torch.utils._pytree")
+"""They log a line per layer, or for every kernel that this machine has not."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import yaml
+from gate.checkpoint import plain_yaml
 
 _README_BYTES = 64 * 2**10
 _NAME_KEYS = ("base_model", "base_model_name_or_path", "_name_or_path")
@@ -39,7 +39,7 @@ def read(folder: Path, config: Mapping[str, Any]) -> BaseModel:
         for key in _NAME_KEYS:
             found = said.get(key)
             listed = found if isinstance(found, list) else [found]
-            names += [(place, n) for n in listed if isinstance(n, str) and n]
+            names += [(place, n) for n in listed if isinstance(n, str) and n and not n.isdecimal()]
         digests += [(f"{key} in {place}", str(said[key])) for key in _DIGEST_KEYS if said.get(key)]
     return BaseModel(names=tuple(dict.fromkeys(names)), digests=tuple(digests))
 
@@ -65,11 +65,7 @@ def hub_ids(made_from: BaseModel) -> frozenset[str]:
 
 
 def _front_matter(path: Path) -> Mapping[str, Any]:
-    try:
-        with path.open("rb") as file:
-            text = file.read(_README_BYTES).decode("utf-8", "replace")
-        matter = _FRONT_MATTER.match(text)
-        found = yaml.safe_load(matter[1]) if matter else None
-    except (OSError, yaml.YAMLError, ValueError, RecursionError):
-        return {}
+    text = plain_yaml.beginning(path, _README_BYTES).decode("utf-8", "replace")
+    matter = _FRONT_MATTER.match(text)
+    found = plain_yaml.parse(matter[1]) if matter else None
     return found if isinstance(found, dict) else {}

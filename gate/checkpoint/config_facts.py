@@ -27,6 +27,9 @@ _SILENT = frozenset(
 )
 """Compared elsewhere, or without a part in what a model answers."""
 
+_ROPE_ALIASES = {"mrope": "default", "su": "longrope"}
+"""Names of old for kinds of rotary positions; `mrope_section` says the rest."""
+
 _ABSENT = object()
 
 
@@ -36,7 +39,8 @@ def text_model(config: Mapping[str, Any]) -> dict[str, Any]:
     flat = {**config, **inner} if isinstance(inner, dict) else dict(config)
     heads, hidden = flat.get("num_attention_heads"), flat.get("hidden_size")
     if type(heads) is int and heads > 0:
-        flat.setdefault("num_key_value_heads", heads)
+        if flat.get("num_key_value_heads") is None:
+            flat["num_key_value_heads"] = heads
         if type(hidden) is int and hidden % heads == 0 and flat.get("head_dim") is None:
             flat["head_dim"] = hidden // heads
     if flat.get("use_sliding_window") is False:
@@ -103,7 +107,8 @@ def _positions(config: Mapping[str, Any]) -> dict[str, Any] | None:
     if not isinstance(found, dict) or any(isinstance(v, dict) for v in found.values()):
         return None
     flat = {k: v for k, v in found.items() if k != "type" and v is not None}
-    flat.setdefault("rope_type", found.get("type", "default"))
+    kind = flat.get("rope_type", found.get("type", "default"))
+    flat["rope_type"] = _ROPE_ALIASES.get(kind, kind) if isinstance(kind, str) else kind
     if config.get("rope_theta") is not None:
         flat.setdefault("rope_theta", config["rope_theta"])
     return flat

@@ -13,6 +13,7 @@ from typing import BinaryIO
 
 from gate.checkpoint.gguf_tensors import FULL_PRECISION, TYPES
 from gate.checkpoint.quantization import Contents
+from gate.checkpoint.safetensors_header import check_name
 from gate.checkpoint.strict_json import shown
 from gate.errors import CheckpointError, Refused
 
@@ -81,7 +82,7 @@ def _read(file: BinaryIO, path: Path, size: int) -> Gguf:
         key = _string(file)
         if key in values:
             raise Refused(f"{path} gives {shown(key)} twice, and readers disagree on which one counts")
-        values[key] = _value(file, *_unpack(file, "I"))
+        values[key] = _value(file, *_unpack(file, "I"), size=size)
         if file.tell() > _MAX_HEADER_BYTES:
             raise Refused(f"{path} has settings of more than {_MAX_HEADER_BYTES} bytes, expected a vocabulary at most")
     found = [_tensor(file, path) for _ in range(n_tensors)]
@@ -108,6 +109,7 @@ def _read(file: BinaryIO, path: Path, size: int) -> Gguf:
 
 def _tensor(file: BinaryIO, path: Path) -> _Tensor:
     name = _string(file)
+    check_name(path, name)
     (n_dimensions,) = _unpack(file, "I")
     if n_dimensions > _MAX_DIMENSIONS:
         raise Refused(f"{path}: tensor {shown(name)} has {n_dimensions} dimensions, expected at most {_MAX_DIMENSIONS}")
@@ -122,7 +124,7 @@ def _tensor(file: BinaryIO, path: Path) -> _Tensor:
 
 def _check_places(path: Path, found: list[_Tensor], *, begin: int, alignment: object, size: int) -> None:
     """Raises unless the tensors fill the rest of the file, one after the other, each name once."""
-    if not isinstance(alignment, int) or not 0 < alignment <= _MAX_ALIGNMENT or alignment & (alignment - 1):
+    if type(alignment) is not int or not 0 < alignment <= _MAX_ALIGNMENT or alignment & (alignment - 1):
         raise Refused(f"{path} wants its tensors aligned to {shown(alignment)} bytes, expected a power of two")
 
     def aligned(place: int) -> int:
@@ -156,9 +158,10 @@ def _check_promises(path: Path, values: dict[str, object], found: list[_Tensor])
     n_weights = sum(math.prod(t.shape) for t in found)
     for key, value in values.items():
         most = len(found) if key.endswith(".block_count") else n_weights
-        if key.endswith(_PROMISES) and not (isinstance(value, int) and 0 <= value <= most):
+        if key.endswith(_PROMISES) and not (type(value) is int and 0 <= value <= most):
             raise Refused(
-                f"{path} promises {key} {shown(value)}, and holds {len(found)} tensors of {n_weights} weights"
+                f"{path} promises {shown(key)[1:-1]} {shown(value)}, and holds {len(found)} tensors of "
+                f"{n_weights} weights"
             )
 
 
@@ -178,18 +181,25 @@ def _string(file: BinaryIO) -> str:
     return str(raw, "utf-8")
 
 
-def _value(file: BinaryIO, kind: int) -> object:
+def _skip(file: BinaryIO, n_bytes: int, size: int) -> None:
+    """Raises OverflowError where less is left, before a position is computed that no file has."""
+    if n_bytes > size - file.tell():
+        raise OverflowError(f"values of {n_bytes} bytes, where {size - file.tell()} are left")
+    file.seek(n_bytes, 1)
+
+
+def _value(file: BinaryIO, kind: int, *, size: int) -> object:
     """One metadata value; arrays are skipped over and come back as their length."""
     if kind == _STRING:
         return _string(file)
     if kind == _ARRAY:
         inner, length = _unpack(file, "IQ")
         if inner in _SCALARS:
-            file.seek(length * struct.calcsize("<" + _SCALARS[inner]), 1)
+            _skip(file, length * struct.calcsize("<" + _SCALARS[inner]), size)
         elif inner == _STRING and length <= _MAX_TEXTS:
             for _ in range(length):
                 (n_bytes,) = _unpack(file, "Q")
-                file.seek(n_bytes, 1)
+                _skip(file, n_bytes, size)
         else:
             raise OverflowError(f"an array of {length} values of type {inner}")
         return length

@@ -51,7 +51,7 @@ def read(path: Path) -> GgufTensors:
     try:
         with path.open("rb") as file:
             return _read(file)
-    except (struct.error, UnicodeDecodeError, KeyError, OverflowError, OSError) as problem:
+    except (struct.error, ValueError, KeyError, OverflowError, OSError) as problem:
         raise CheckpointError(f"{path} changed while it was read ({problem!r}): inspect it again") from problem
 
 

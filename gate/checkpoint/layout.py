@@ -13,7 +13,10 @@ from itertools import groupby
 
 from gate.checkpoint.modules import Module
 
-_NUMBER = re.compile(r"(?<=\.)\d+(?=\.|$)")
+_NUMBER = re.compile(r"(?<=\.)[0-9]{1,9}(?=\.|$)")
+"""A layer; longer ones, and digits of other scripts, are parts of a name like any other."""
+
+_DIGITS = re.compile("[0-9]{1,9}")
 _SHOWN_NAMES = 3
 VECTORS = "norms, biases and other vectors"
 
@@ -113,7 +116,7 @@ def _first_number(name: str) -> str:
 
 def _named(pattern: str, numbers: set[str], every: set[str] | None) -> str:
     """The pattern, with the layers it stands for unless it stands for all."""
-    if numbers == {""} or (numbers == every and len(numbers) > 1):
+    if "" in numbers or (numbers == every and len(numbers) > 1):
         return pattern
     return pattern.replace("*", _ranges(int(n) for n in numbers), 1)
 
@@ -128,4 +131,4 @@ def _ranges(numbers: Iterable[int]) -> str:
 
 
 def _natural(name: str) -> tuple[tuple[int, str], ...]:
-    return tuple((int(part), "") if part.isdigit() else (-1, part) for part in name.split("."))
+    return tuple((int(part), "") if _DIGITS.fullmatch(part) else (-1, part) for part in name.split("."))

@@ -23,11 +23,29 @@ _SIDE = re.compile(
 )
 """Tensors that accompany weights and are no parameters: scales, zero points, code books, buffers."""
 
+_SPARSE_SIDE = {
+    **dict.fromkeys(("meta", "scale_packed"), "weight_packed"),
+    **dict.fromkeys(("bitmask", "shape", "row_offsets"), "compressed"),
+}
+"""What compressed-tensors keeps beside weights of which it leaves out zeros, with the tensor of the weights."""
+
 _WEIGHTS = ("weight", "weight_packed", "qweight", "_weight_qdata", "W_q", "_data")
-_SCALES = ("weight_scale", "scales", "weight_scale_inv", "_weight_scale", "scale", "SCB", "absmax", "_scale")
+_SCALES = (
+    "weight_scale",
+    "scales",
+    "weight_scale_inv",
+    "_weight_scale",
+    "scale",
+    "SCB",
+    "absmax",
+    "_scale",
+    "scale_packed",
+)
 _INTEGERS = frozenset({"U8", "I8", "U16", "I16", "U32", "I32"})
 _LOW_BIT_FLOATS = frozenset(d for d, bits in BITS.items() if d.startswith("F") and bits <= 8)
 _MAX_NOTE_BYTES = 4096
+_MAX_DIMENSIONS = 8
+_MAX_WEIGHTS = 2**48
 _WIDTHS = (2, 3, 4, 5, 6, 7, 8)
 
 
@@ -146,6 +164,10 @@ def _place(name: str, held: Mapping[str, Tensor], packed: set[str]) -> tuple[str
     for suffix, is_weight in (("_blocks", True), ("_scales", False)):  # MXFP4 as gpt-oss stores its experts
         if name.endswith(suffix) and name.removesuffix(suffix) + "_blocks" in held:
             return name.removesuffix(suffix), suffix[1:], is_weight
+    if f"{owner}.{_SPARSE_SIDE.get(part)}" in held:
+        return owner.removesuffix(".weight"), part, False
+    if part == "compressed" and f"{owner}.bitmask" in held:
+        return owner.removesuffix(".weight"), part, True
     if _SIDE.search(name):
         return owner.removesuffix(".weight"), part, False
     if part in _WEIGHTS and owner:
@@ -164,11 +186,9 @@ class _Said:
             raw = self._noted.get(f"{self._owner}.{part}")
             if raw and len(raw) % 8 == 0:
                 shape = struct.unpack(f"<{len(raw) // 8}q", raw)
-                return shape if all(n > 0 for n in shape) else None
+                return shape if _is_shape(shape) else None
         listed = self._state().get("shape")
-        if isinstance(listed, list) and listed and all(type(n) is int and n > 0 for n in listed):
-            return tuple(listed)
-        return None
+        return tuple(listed) if isinstance(listed, list) and _is_shape(listed) else None
 
     def block(self) -> int | None:
         """Weights under one of bitsandbytes' scales."""
@@ -185,6 +205,14 @@ class _Said:
                     return {}
                 return found if isinstance(found, dict) else {}
         return {}
+
+
+def _is_shape(noted: Sequence[object]) -> bool:
+    """Few lengths of which a weight may have as many elements; whatever else was noted says nothing."""
+    if not 0 < len(noted) <= _MAX_DIMENSIONS:
+        return False
+    lengths = [n for n in noted if type(n) is int and 0 < n <= _MAX_WEIGHTS]
+    return len(lengths) == len(noted) and math.prod(lengths) <= _MAX_WEIGHTS
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -233,6 +261,13 @@ def _unpacked(tensor: Tensor, part: str, side: Mapping[str, Tensor], said: _Said
         fits = noted is not None and n_weights - 1 <= math.prod(noted) <= n_weights
         return _Unpacked(shape=noted if fits and noted else (n_weights, 1), bits=4.0, exact=True)
     match part:
+        case "compressed":
+            coded = float(BITS[tensor.dtype]) if tensor.dtype in ("I8", *_LOW_BIT_FLOATS) else None
+            return _Unpacked(shape=noted or stored, bits=coded, exact=False)
+        case "weight_packed" if "meta" in side:  # 2:4 sparse, in the order in which a kernel reads it
+            width_of_codes = bits or 4.0
+            n_weights = int(2 * tensor.numel * BITS[tensor.dtype] // width_of_codes)
+            return _Unpacked(shape=(n_weights, 1), bits=width_of_codes, exact=False)
         case "weight_packed" if tensor.dtype == "U8":
             return _halves(stored)
         case "weight_packed" if noted and len(noted) == len(stored) == 2:

@@ -1,6 +1,6 @@
 """What is on record about how a checkpoint was calibrated: llm-compressor's recipe.yaml, and the quantizer's settings.
 
-Reads for people; nothing is decided by it, and no tag of the YAML is executed.
+Reads for people; nothing is decided by it, and a recipe that cannot be read says nothing.
 """
 
 from __future__ import annotations
@@ -9,10 +9,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
+from gate.checkpoint import plain_yaml
 
 NAME = "recipe.yaml"
-_MAX_BYTES = 2**20
+_MAX_BYTES = 2**18
+"""Recipes have a few kilobytes; reading YAML takes seconds per megabyte."""
+
 _SHOWN = (
     "scheme", "smoothing_strength", "dampening_frac", "actorder", "block_size", "duo_scaling", "observer",
     "algorithm", "iters", "nsamples", "num_calibration_samples", "seqlen", "max_seq_length", "dataset", "rotations",
@@ -23,22 +25,7 @@ _DECLARED = (
     "lr", "bnb_4bit_use_double_quant", "packing_format", "checkpoint_format", "autoround_version", "provider",
 )  # fmt: skip
 _MAX_FACTS = 8
-
-
-class _Plain(yaml.SafeLoader):
-    """Python tags become the plain value they wrap."""
-
-
-def _untagged(loader: _Plain, _: str, node: yaml.Node) -> Any:
-    if isinstance(node, yaml.SequenceNode):
-        found = loader.construct_sequence(node, deep=True)
-        return found[0] if len(found) == 1 else found
-    if isinstance(node, yaml.MappingNode):
-        return loader.construct_mapping(node, deep=True)
-    return loader.construct_scalar(node) if isinstance(node, yaml.ScalarNode) else None
-
-
-_Plain.add_multi_constructor("tag:yaml.org,2002:python/", _untagged)
+_BOOLEANS = frozenset({"True", "False"})
 
 
 def read(folder: Path, config: Mapping[str, Any]) -> tuple[str, ...]:
@@ -55,16 +42,12 @@ def read(folder: Path, config: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _settings(found: Mapping[str, Any], names: tuple[str, ...]) -> str:
     said = [(n, found[n]) for n in names if isinstance(found.get(n), str | int | float | bool)]
-    return ", ".join(f"{name} {str(value).lower() if isinstance(value, bool) else value}" for name, value in said)
+    return ", ".join(f"{name} {str(value).lower() if str(value) in _BOOLEANS else value}" for name, value in said)
 
 
 def _modifiers(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    try:
-        with path.open("rb") as file:
-            raw = file.read(_MAX_BYTES)
-        stages = yaml.load(raw, Loader=_Plain)
-    except (OSError, yaml.YAMLError, ValueError, TypeError, RecursionError):
-        return
+    raw = plain_yaml.beginning(path, _MAX_BYTES + 1)
+    stages = plain_yaml.parse(raw) if len(raw) <= _MAX_BYTES else None
     for stage in stages.values() if isinstance(stages, dict) else ():
         for group in stage.values() if isinstance(stage, dict) else ():
             for name, settings in group.items() if isinstance(group, dict) else ():

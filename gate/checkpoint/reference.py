@@ -19,7 +19,10 @@ from gate.errors import CheckpointError, UsageError
 from gate.hub import download_errors, reason
 from gate.policy import CheckpointSettings
 
-ALLOWED_PATTERNS = ("*.json", "*.jinja", "*.model", "*.tiktoken", "merges.txt", "vocab.txt")
+ALLOWED_PATTERNS = (
+    *("*.json", "*.jinja", "*.model", "*.tiktoken", "merges.txt", "vocab.txt"),
+    *("recipe.yaml", "README.md"),  # how it was calibrated, and what it was made from
+)
 """What is taken from a hub repository besides weights."""
 
 WEIGHTS = "*.safetensors"

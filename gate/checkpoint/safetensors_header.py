@@ -22,6 +22,8 @@ MAX_DIMENSIONS = 8
 MAX_LENGTH = 2**40
 """Of one dimension: a tensor with another dimension of 0 has no bytes to hold it to."""
 
+MAX_NAME_CHARACTERS = 1000
+
 LFS_POINTER = b"version https://git-lfs"
 
 BITS = {
@@ -108,7 +110,16 @@ def _truncated(path: Path, size: int, expected: int) -> CheckpointError:
     )
 
 
+def check_name(path: Path, name: str) -> None:
+    """Raises Refused for a tensor's name that must not reach a terminal or a log as it is."""
+    if not name.isprintable() or len(name) > MAX_NAME_CHARACTERS:
+        raise Refused(
+            f"{path} names a tensor {shown(name)}, expected at most {MAX_NAME_CHARACTERS} printable characters"
+        )
+
+
 def _tensor(path: Path, name: str, entry: Any, data_begin: int) -> Tensor:
+    check_name(path, name)
     try:
         dtype, shape, (begin, end) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
         bits = BITS[dtype]

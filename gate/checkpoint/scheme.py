@@ -5,11 +5,15 @@ Pure reading of configurations: what the tensors show is in `modules`, and wheth
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from gate.checkpoint.strict_json import shown
+
+_MAX_BITS = 64
 _GROUP = re.compile(r"group (\d{1,9})")
 
 
@@ -97,7 +101,7 @@ def _group(group: Mapping[str, Any]) -> Scheme:
     weights, activations = group["weights"], group.get("input_activations")
     order = weights.get("actorder")
     return Scheme(
-        bits=float(weights["num_bits"]) if weights.get("num_bits") is not None else None,
+        bits=_bits(weights.get("num_bits")),
         number=str(weights.get("type", "int")),
         granularity=_granularity(weights),
         symmetric=bool(weights["symmetric"]) if weights.get("symmetric") is not None else None,
@@ -111,6 +115,19 @@ def arguments(found: Mapping[str, Any]) -> str:
     """compressed-tensors' quantization arguments in words: `8-bit float per tensor, static`."""
     how = "dynamic" if found.get("dynamic") else "static"
     return f"{found.get('num_bits')}-bit {found.get('type', 'int')} per {_granularity(found) or 'tensor'}, {how}"
+
+
+def _bits(found: Any) -> float | None:
+    """Per weight.  Raises TypeError or ValueError for what no weight can have, NaN among it."""
+    if found is None:
+        return None
+    try:
+        bits = float(found)
+    except OverflowError:
+        bits = math.inf
+    if isinstance(found, bool) or not 1 <= bits <= _MAX_BITS:
+        raise ValueError(f"weights of {shown(found)} bits, expected 1 to {_MAX_BITS}")
+    return bits
 
 
 def _granularity(weights: Mapping[str, Any]) -> str | None:
@@ -175,7 +192,7 @@ def _one(
     order: str | None = None,
 ) -> Scheme:
     return Scheme(
-        bits=float(bits) if bits is not None else None,
+        bits=_bits(bits),
         number=number,
         granularity=granularity,
         symmetric=bool(symmetric) if symmetric is not None else None,

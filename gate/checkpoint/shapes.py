@@ -34,7 +34,7 @@ def check(config: Mapping[str, Any], tensors: Iterable[Tensor], where: Path) -> 
 
     Raises:
         CheckpointError: a size is no size.
-        Refused: the configuration promises another vocabulary, another width or more than the tensors hold.
+        Refused: the configuration promises a larger vocabulary, another width or more than the tensors hold.
     """
     sizes = {name: set(_sizes(config, name, where)) for name in sorted(_LAYERS | _WIDTHS | _VOCABULARY | _OTHERS)}
     own = [t for t in tensors if not _OTHER_TOWERS.search(t.name)]
@@ -46,17 +46,20 @@ def check(config: Mapping[str, Any], tensors: Iterable[Tensor], where: Path) -> 
             )
     for tensor in own:
         if _EMBEDDING.search(tensor.name) and tensor.dtype in _FULL_PRECISION and len(tensor.shape) == 2:
-            _check_length("vocab_size", _all(sizes, _VOCABULARY), tensor, 0, where)
-            _check_length("hidden_size", _all(sizes, _WIDTHS), tensor, 1, where)
+            rows, width = tensor.shape
+            vocabulary, widths = _all(sizes, _VOCABULARY), _all(sizes, _WIDTHS)
+            if vocabulary and rows < min(vocabulary):  # more of them are padding, or tokens of images
+                raise _misfit("vocab_size", vocabulary, tensor, where)
+            if widths and width not in widths:
+                raise _misfit("hidden_size", widths, tensor, where)
     _check_layers(_all(sizes, _LAYERS), own, where)
 
 
-def _check_length(words: str, promised: set[int], tensor: Tensor, axis: int, where: Path) -> None:
-    if promised and tensor.shape[axis] not in promised:
-        raise Refused(
-            f"{where} promises {words} {' or '.join(map(str, sorted(promised)))}, and the embedding "
-            f"{shown(tensor.name)} is {'x'.join(map(str, tensor.shape))}: they are not of one model"
-        )
+def _misfit(words: str, promised: set[int], tensor: Tensor, where: Path) -> Refused:
+    return Refused(
+        f"{where} promises {words} {' or '.join(map(str, sorted(promised)))}, and the embedding "
+        f"{shown(tensor.name)} is {'x'.join(map(str, tensor.shape))}: they are not of one model"
+    )
 
 
 def _check_layers(promised: set[int], tensors: list[Tensor], where: Path) -> None:

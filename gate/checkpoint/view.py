@@ -35,7 +35,8 @@ CONFIGURATIONS = (
 )
 TOKENIZERS = (
     *("tokenizer.json", "vocab.json", "tekken.json"),
-    *("merges.txt", "vocab.txt", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "*.tiktoken"),
+    *("merges.txt", "vocab.txt", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model"),
+    *("tiktoken.model", "*.tiktoken"),
 )
 TEMPLATES = ("chat_template.jinja", "chat_template.json", "additional_chat_templates/*.jinja")
 CODE = ("*.py",)
@@ -44,7 +45,10 @@ CODE = ("*.py",)
 MAX_TEMPLATE_BYTES = 2**20
 
 _PATH = re.compile(r"(?:_file|_files|_path|_dir|name_or_path)$")
-_OVERWRITTEN = frozenset({"_name_or_path", "name_or_path", "special_tokens_map_file"})
+_SILENTLY = frozenset({"_name_or_path", "name_or_path", "special_tokens_map_file"})
+"""Those that loaders write themselves: worth no remark."""
+
+_OVERWRITTEN = frozenset({"model_name_or_path"}) | _SILENTLY
 """Where exporters leave paths of the machine that they ran on; loaders put their own in place."""
 
 _DRAFTS = ("speculators_config", "speculators_model_type")
@@ -155,9 +159,7 @@ class _Admission:
     def small_files(self) -> None:
         """Check and copy the configurations, the tokenizer, the templates and, where it was asked for, the code."""
         for name, path in self._files.items():
-            if name == "adapter_config.json":
-                self._configuration(name, path)  # not copied; a path in it that leads away is a reason to refuse
-            elif _listed(name, CONFIGURATIONS):
+            if _listed(name, CONFIGURATIONS):
                 self._copy(name, self._configuration(name, path))
             elif _listed(name, TEMPLATES):
                 self._copy(name, folder.read_bytes(path, limit_bytes=MAX_TEMPLATE_BYTES))
@@ -201,8 +203,10 @@ class _Admission:
         raw = folder.read_bytes(path, limit_bytes=weights.MAX_JSON_BYTES)
         found = weights.json_object(raw, path)
         kept = _without(found, _OVERWRITTEN)
-        _check_references(kept, path)
         kept = {k: v for k, v in kept.items() if not k.endswith("_file")}  # files are found by their names
+        unlisted = {k: v for k, v in found.items() if k not in kept and k not in _SILENTLY}
+        self.dropped += [f"{k} of {name}" for k, v in unlisted.items() if any(map(_leaves, _texts(v)))]
+        _check_references(kept, path)
         if self._own_code:
             _check_code(kept, path)
         elif (without := _without(kept, {"auto_map"})) != kept:
@@ -238,9 +242,10 @@ def _check_references(config: Mapping[str, Any], path: Path) -> None:
         for text in value if isinstance(value, list) else [value]:
             if not isinstance(text, str) or not text:
                 continue
-            if _PATH.search(key) and not folder.stays_inside(text):
+            if _PATH.search(key) and _leaves(text):
                 raise Refused(f"{path}: {shown(key)} is {shown(text)}, expected names inside the checkpoint's folder")
-            if key.endswith("_implementation") and "/" in text:
+        for text in _texts(value) if key.endswith("_implementation") else ():
+            if "/" in text:
                 raise Refused(
                     f"{path}: {shown(key)} is {shown(text)}, code from another place, expected a built-in one"
                 )
@@ -279,9 +284,28 @@ def _walk(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """Every key with its value, at any depth."""
     for key, value in config.items():
         yield key, value
-        for inner in value if isinstance(value, list) else [value]:
-            if isinstance(inner, dict):
-                yield from _walk(inner)
+        yield from _walk_into(value)
+
+
+def _walk_into(value: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict):
+        yield from _walk(value)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _walk_into(inner)
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Every text in a value, at any depth."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from _texts(inner)
+
+
+def _leaves(text: str) -> bool:
+    return bool(text) and not folder.stays_inside(text)
 
 
 def _letters(name: str) -> str:

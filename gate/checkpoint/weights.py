@@ -66,7 +66,10 @@ def files(folder: Path) -> tuple[Path, ...]:
             "convert them to safetensors in a place you trust"
         )
     found = f"found {', '.join(others)}" if others else "found no weights"
-    raise CheckpointError(f"{folder}: {found}, expected {SINGLE} or {INDEX}: download the checkpoint again")
+    raise CheckpointError(
+        f"{folder}: {found}, expected {SINGLE} or {INDEX}: download the checkpoint again, or, if it holds its weights "
+        "only in another format such as pickles (which are never downloaded), name one that has safetensors"
+    )
 
 
 def tensors(weight_files: tuple[Path, ...]) -> tuple[tuple[Path, Tensor], ...]:

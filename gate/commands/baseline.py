@@ -5,6 +5,7 @@ Parses arguments and prints; what is stored, dropped or promoted is decided in `
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -26,6 +27,9 @@ app = typer.Typer(
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+_KEY = re.compile("[0-9a-f]{4,64}")
+_MAX_DAYS = 36_500
 
 StoreUrl = Annotated[str | None, typer.Option("--store", help="Folder or URL; default: the user's cache.")]
 Format = Annotated[Literal["text", "json"], typer.Option("--format", "-f", help="text, or json for scripts.")]
@@ -190,7 +194,6 @@ def prune(
 
     from gate import units
     from gate.commands import baseline_tables as tables
-    from gate.store import open_store
     from gate.store.pruning import Limits
     from gate.store.pruning import prune as pruned
 
@@ -201,10 +204,8 @@ def prune(
         )
     except ValueError as problem:
         raise UsageError(str(problem)) from problem
-    opened = open_store(store)
-    if dry_run:
-        opened.check_readable()
-    else:
+    opened = _readable(store)
+    if not dry_run:
         opened.check_writable()
     found = pruned(opened, limits, now=datetime.now(UTC), by=_user(), dry_run=dry_run)
     tables.show(tables.of_doomed(found), format)
@@ -228,11 +229,10 @@ def promote(
     Says first which verdicts of earlier runs would move; without --yes it stops there, with exit code 2.
     """
     from gate.promotion import Replacement
-    from gate.store import open_store
     from gate.store.promotion import latest_proposal
 
     by, why = _accountable(by, why)
-    opened = open_store(store)
+    opened = _readable(store)
     opened.check_writable()
     proposals, pairs = [], []
     for key in dict.fromkeys(_found(opened, key) for key in keys):
@@ -286,11 +286,9 @@ def _promote(
 
 
 def _readable(store: str | None) -> Store:
-    from gate.store import open_store
+    from gate.store import existing_store
 
-    opened = open_store(store)
-    opened.check_readable()
-    return opened
+    return existing_store(store)
 
 
 def _current(store: Store) -> tuple[Entry, ...]:
@@ -302,6 +300,10 @@ def _current(store: Store) -> tuple[Entry, ...]:
 
 def _found(store: Store, beginning: str) -> str:
     """The one key that begins so.  Raises UsageError."""
+    if not _KEY.fullmatch(beginning.lower()):
+        raise UsageError(
+            f"found {beginning!r}, expected a key or its first four or more digits: see gate baseline list"
+        )
     keys = sorted({e.key for e in store.shelf.all() if e.key.startswith(beginning.lower())})
     if len(keys) == 1:
         return keys[0]
@@ -320,7 +322,10 @@ def _days(text: str) -> float:
     number, unit = text[:-1], text[-1:]
     if unit not in ("d", "h") or not number.replace(".", "", 1).isdecimal():
         raise ValueError(f"found --older-than {text!r}, expected days or hours such as 90d or 36h")
-    return float(number) / (1.0 if unit == "d" else 24.0)
+    days = float(number) / (1.0 if unit == "d" else 24.0)
+    if days > _MAX_DAYS:
+        raise ValueError(f"found --older-than {text!r}, expected at most {_MAX_DAYS}d")
+    return days
 
 
 def _user() -> str:

@@ -57,6 +57,28 @@ def inspect(
     or not what it declares, 2 when it is the baseline itself.
     """
     from gate import inspection
+    from gate.errors import GateError
+
+    try:
+        seen, outcome, other = _looked(checkpoint, baseline, policy, backend, verify, allow_identical)
+    except GateError as problem:
+        if format == "json":
+            typer.echo(json.dumps(inspection.failure(checkpoint, baseline, problem), indent=1))
+        raise
+    if format == "json":
+        typer.echo(json.dumps(inspection.document(seen, outcome, other), indent=1))
+    else:
+        from rich.console import Console
+
+        show(Console() if sys.stdout.isatty() else Console(width=120), seen, outcome, other)
+    raise typer.Exit(0 if outcome.problem is None else int(outcome.problem.exit_code))
+
+
+def _looked(
+    checkpoint: str, baseline: str | None, policy: Path | None, backend: str, verify: bool, allow_identical: bool
+) -> tuple[Inspection, Outcome, Inspection | None]:
+    """The checkpoint, what is to be said of it, and the baseline.  Raises GateError where there is nothing to show."""
+    from gate import inspection
     from gate.policy_file import load_policy
     from gate.records import Role
 
@@ -73,13 +95,7 @@ def inspect(
             raise alone.problem
         if outcome.problem is None:
             outcome = inspection.compared(other, seen, allow_identical=allow_identical)
-    if format == "json":
-        typer.echo(json.dumps(inspection.document(seen, outcome, other), indent=1))
-    else:
-        from rich.console import Console
-
-        show(Console() if sys.stdout.isatty() else Console(width=120), seen, outcome, other)
-    raise typer.Exit(0 if outcome.problem is None else int(outcome.problem.exit_code))
+    return seen, outcome, other
 
 
 def _resolved(ref: str, loaded: LoadedPolicy | None, backend: str) -> ResolvedCheckpoint:

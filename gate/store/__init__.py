@@ -6,7 +6,7 @@ Judges nothing.
 from gate.store.bucket import Unavailable
 from gate.store.key import CALIBRATION_REQUIRED, REQUIRED, stage_digest
 from gate.store.manifest import ARTIFACTS, DATA, Entry
-from gate.store.opening import default_root, open_store, ready_store
+from gate.store.opening import default_root, existing_store, open_store, ready_store
 from gate.store.seal import Signature
 from gate.store.slot import Slot
 from gate.store.store import Store, StoredMeasurement
@@ -23,6 +23,7 @@ __all__ = [
     "StoredMeasurement",
     "Unavailable",
     "default_root",
+    "existing_store",
     "open_store",
     "ready_store",
     "stage_digest",

@@ -45,6 +45,21 @@ def open_store(root: str | None, *, read_only: bool = False) -> Store:
         raise UsageError(f"{problem}: name another one with --store or {ROOT}") from problem
 
 
+def existing_store(root: str | None) -> Store:
+    """The same for commands that read: UsageError where it does not answer, or a folder that was named is not there.
+
+    The folder in the user's cache is made by the first run: until then there is nothing in it.
+    """
+    store = open_store(root)
+    named = root or os.environ.get(ROOT)
+    if named and store.bucket.folder is not None and not store.bucket.folder.is_dir():
+        raise UsageError(
+            f"found no folder {store.place!r}, expected a baseline store: name another one with --store or {ROOT}"
+        )
+    store.check_readable()
+    return store
+
+
 def ready_store(root: str | None, *, read_only: bool = False) -> Store:
     """The same for a run: UsageError now, not after a model was loaded, when it cannot be used."""
     store = open_store(root, read_only=read_only)

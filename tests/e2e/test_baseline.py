@@ -119,8 +119,8 @@ def test_reading_commands(world: World, capsys: pytest.CaptureFixture[str], monk
     assert told(capsys)["entries"][0]["provenance"]["settings"]["kind"] == first["parts"]["stage"]
     assert gate(world, "verify") == 0
     assert "2 whole: " in capsys.readouterr().out
-    assert gate(world, "show", "zz") == 2
-    assert "found no key that begins with 'zz'" in capsys.readouterr().err
+    assert gate(world, "show", "0000") == 2
+    assert "found no key that begins with '0000'" in capsys.readouterr().err
 
 
 def test_verify_finds_a_flipped_byte_and_the_next_run_measures_again(
@@ -204,16 +204,35 @@ def test_measure_and_promote_in_one_go(world: World, capsys: pytest.CaptureFixtu
     ("arguments", "said"),
     [
         (["promote", "ab", "--by=x"], "say --by NAME and --why TEXT"),
-        (["promote", "ab", "--by=x", "--why=y"], "found no key that begins with 'ab'"),
+        (["promote", "abcd", "--by=x", "--why=y"], "found no key that begins with 'abcd'"),
+        (["promote", "", "--by=x", "--why=y"], "found '', expected a key or its first four"),
+        (["show", "ab"], "found 'ab', expected a key or its first four"),
+        (["verify", ""], "found '', expected a key or its first four"),
         (["prune", "--older-than=90"], "expected days or hours such as 90d"),
+        (["prune", "--older-than=999999d"], "expected at most 36500d"),
+        (["prune", "--older-than=" + "9" * 400 + "h"], "expected at most 36500d"),
         (["prune", "--max-size=10"], "expected a size such as"),
     ],
 )
 def test_what_cannot_be_carried_out(
     world: World, capsys: pytest.CaptureFixture[str], arguments: Sequence[str], said: str
 ) -> None:
+    (world.root / "store").mkdir()
     assert gate(world, *arguments) == 2
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments", [["list"], ["verify"], ["show", "abcd"], ["prune"], ["promote", "abcd", "--by=x", "--why=y"]]
+)
+def test_a_store_that_is_not_there(
+    world: World, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, arguments: Sequence[str]
+) -> None:
+    assert gate(world, *arguments) == 2
+    assert "found no folder" in capsys.readouterr().err
+    assert not (world.root / "store").exists()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(world.root / "cache"))
+    assert main(["baseline", "list"]) == 0  # the user's own, before anything was measured
 
 
 def test_nothing_to_promote(world: World, capsys: pytest.CaptureFixture[str]) -> None:

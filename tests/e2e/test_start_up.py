@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+from gate.cli import main
 
 HEAVY = {"torch", "transformers", "scipy", "lm_eval", "datasets"}
 
@@ -42,3 +45,12 @@ def test_help_teaches() -> None:
     _, _, out = loaded_by("--help")
     for word in ("run", "demo", "plan", "report", "schema", "Exit codes"):
         assert word in out
+
+
+def test_no_error_commands_a_terminal_or_a_ci_job(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    name = "x\x1b[31m\n::error::all is well"
+    assert main(["report", str(tmp_path / name)]) == 2
+    told = capsys.readouterr().err
+    assert "found no run.json" in told
+    assert "\x1b" not in told
+    assert not any(line.lstrip().startswith("::") for line in told.splitlines())

@@ -325,7 +325,11 @@ BROKEN: dict[str, tuple[Callable[[Path], object], type[GateError], str]] = {
     "config is not JSON": (_write("config.json", b'{"a": '), CheckpointError, "not readable JSON"),
     "config is a list": (_write("config.json", b"[]"), CheckpointError, "holds a list, expected a JSON object"),
     "no architecture": (_write("config.json", b"{}"), CheckpointError, "names no architecture"),
-    "no weights": (_remove("model.safetensors"), CheckpointError, "found no weights, expected model.safetensors"),
+    "no weights": (
+        _remove("model.safetensors"),
+        CheckpointError,
+        "found no weights, expected model.safetensors.*only in another format such as pickles",
+    ),
     "truncated tensors": (_cut("model.safetensors", 900), CheckpointError, r"truncated: found 900 bytes.*promises \d+"),
     "truncated header": (_cut("model.safetensors", 100), CheckpointError, "truncated: found 100 bytes"),
     "empty weights": (_cut("model.safetensors", 0), CheckpointError, "has 0 bytes"),
@@ -829,10 +833,15 @@ class TestResolve:
                 "merges.txt",
                 "pytorch_model.bin",
                 "m.py",
+                "recipe.yaml",
+                "README.md",
+                "tiktoken.model",
+                "tekken.json",
             )
             if any(fnmatch.fnmatch(name, pattern) for pattern in options["allow_patterns"])
         }
-        assert wanted == {"model.safetensors", "tokenizer.json", "tokenizer.model", "merges.txt"}
+        tokenizers = {"tokenizer.json", "tokenizer.model", "merges.txt", "tiktoken.model", "tekken.json"}
+        assert wanted == {"model.safetensors", "recipe.yaml", "README.md"} | tokenizers
 
     def test_a_failed_download_says_why(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         import huggingface_hub

@@ -14,7 +14,7 @@ from gate.engines import HfEngine, VllmEngine
 from gate.errors import CheckpointError, Refused
 from gate.records import Role
 from tests.checkpoint_factory import resolved, tokenizer_json
-from tests.layout_factory import CONFIG, INT4, packed, write_llama
+from tests.layout_factory import CONFIG, INT4, model, packed, write_llama
 
 BASE_ENDS = {"eos_token_id": [2, 5], "temperature": 0.6}
 
@@ -112,6 +112,26 @@ class TestConfiguration:
         }
         lost = CONFIG | {"rope_parameters": None, "rope_theta": 1e4, "rope_scaling": None}
         assert config_facts.differences(scaled, lost, None)[0] == ("rope scaling is 'default' instead of 'linear'",)
+
+    @pytest.mark.parametrize(
+        ("old", "new"),
+        [
+            ({"type": "mrope", "mrope_section": [2, 3]}, {"rope_type": "default", "mrope_section": [2, 3]}),
+            ({"type": "su", "factor": 2.0}, {"rope_type": "longrope", "factor": 2.0}),
+        ],
+    )
+    def test_names_of_old_for_positions(self, old: dict[str, Any], new: dict[str, Any]) -> None:
+        ours, theirs = (CONFIG | {"rope_parameters": None, "rope_scaling": s} for s in (old, new))
+        assert config_facts.differences(ours, theirs, None) == ((), ())
+        yarn = CONFIG | {"rope_parameters": None, "rope_scaling": {"type": "yarn", "factor": 2.0}}
+        assert "rope scaling is" in config_facts.differences(ours, yarn, None)[0][0]
+
+    def test_heads_that_are_null_are_all_of_them(self) -> None:
+        null = CONFIG | {"num_key_value_heads": None}
+        assert config_facts.differences(null, CONFIG, None) == ((), ())
+        assert config_facts.differences(null, CONFIG | {"num_key_value_heads": 2}, None)[0] == (
+            "num_key_value_heads is 2 instead of 4",
+        )
 
     def test_positions_of_each_kind_of_layer(self) -> None:
         nested = CONFIG | {"rope_parameters": {"full_attention": {"rope_theta": 1e6}, "sliding_attention": {}}}
@@ -263,12 +283,30 @@ class TestQuantizedWhenItIsLoaded:
         assert compare(baseline, cache) == ("quantized when it is loaded, by the engine: kv_cache_dtype fp8",)
 
     def test_the_model_must_still_be_the_baselines(self, baseline: ResolvedCheckpoint, tmp_path: Path) -> None:
-        from tests.layout_factory import model
-
         tensors = {n: t for n, t in model().items() if "layers.1" not in n}
         half = resolved(write_llama(tmp_path / "half", tensors=tensors, generation=BASE_ENDS), load={"method": "hqq-4"})
         with pytest.raises(CheckpointError, match="parameters besides its output head"):
             compare(baseline, half)
+
+
+class TestLayersThatDraft:
+    """DeepSeek, GLM and others keep layers for speculative decoding, which exporters drop."""
+
+    @pytest.mark.parametrize("prefix", ["model.layers.2.", "mtp.layers.0.", "model.mtp_layers.0."])
+    def test_they_are_left_out_of_both_counts(self, tmp_path: Path, prefix: str) -> None:
+        tensors = model()
+        tensors |= {n.replace("model.layers.1.", prefix): t for n, t in tensors.items()}
+        ours = resolved(write_llama(tmp_path / "baseline", tensors=tensors, generation=BASE_ENDS))
+        (remark,) = compare(ours, candidate(tmp_path))
+        assert remark.startswith("only the baseline has layers that draft further tokens")
+        both = model(packed())
+        both |= {n.replace("model.layers.1.", prefix): t for n, t in both.items()}
+        assert compare(ours, candidate(tmp_path / "both", tensors=both)) == ()
+
+    def test_layers_that_count_do(self, baseline: ResolvedCheckpoint, tmp_path: Path) -> None:
+        half = {n: t for n, t in model(packed()).items() if "layers.1" not in n}
+        with pytest.raises(CheckpointError, match="parameters besides its output head"):
+            compare(baseline, candidate(tmp_path, tensors=half))
 
 
 class TestRecipe:

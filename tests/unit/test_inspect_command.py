@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 import subprocess
 import sys
@@ -141,10 +142,26 @@ class TestVerdicts:
 
     def test_an_unsafe_folder(self, world: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (world / "w4a16" / "secret").symlink_to("/etc/hostname")
-        code, out = run(capsys, "w4a16")
-        assert code == 5
-        assert "REFUSED" in out
-        assert "secret" in out
+        assert main(["inspect", "w4a16"]) == 5
+        assert "secret is a link out of the checkpoint" in capsys.readouterr().err
+
+    @pytest.mark.parametrize("name", ["README.md", "recipe.yaml", "tokenizer.model"])
+    def test_a_pipe_is_not_opened(self, world: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
+        (world / "w4a16" / name).unlink(missing_ok=True)
+        os.mkfifo(world / "w4a16" / name)
+        assert main(["inspect", "w4a16"]) == 5
+        assert f"{name} is neither a file nor a folder but a pipe" in capsys.readouterr().err
+
+    def test_a_file_of_gigabytes_is_not_read(self, world: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        (world / "w4a16" / "tokenizer.model").touch()
+        os.truncate(world / "w4a16" / "tokenizer.model", 20 * 2**30)  # sparse: it takes no room
+        assert main(["inspect", "w4a16"]) == 5
+        assert "tokenizer.model is larger than 52428800 bytes" in capsys.readouterr().err
+
+    def test_a_name_commands_no_build_server(self, world: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        write_llama(world / "loud", tensors=model() | {"m\n::error::hi.weight": filled("F32", (2, 2), 1)})
+        assert main(["inspect", "loud"]) == 5
+        assert not [line for line in capsys.readouterr().err.splitlines() if line.startswith("::")]
 
     def test_a_missing_folder(self, world: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert main(["inspect", "./nowhere"]) == 4
@@ -190,6 +207,16 @@ class TestJson:
         (down,) = [m for m in found["modules"] if m["pattern"] == "model.layers.*.mlp.down_proj"]
         assert (down["n_modules"], down["n_weights"], down["quantized"]) == (2, 2 * 128 * 256, True)
         assert sum(m["n_weights"] for m in found["modules"]) == found["n_parameters"]
+
+    @pytest.mark.parametrize("others", [("w4a16", "--baseline", "nowhere"), ("nowhere",)], ids=["baseline", "alone"])
+    def test_a_problem_without_a_checkpoint_is_one_too(
+        self, world: Path, capsys: pytest.CaptureFixture[str], others: tuple[str, ...]
+    ) -> None:
+        (world / "nowhere").mkdir()
+        code, found = document(capsys, *others)
+        assert (code, found["exit_code"], found["accepted"]) == (4, 4, False)
+        assert "config.json is missing" in found["problem"]
+        assert (found["checkpoint"], found["baseline"]) == (others[0], others[2] if others[1:] else None)
 
     def test_a_refusal_is_in_it(self, world: Path, capsys: pytest.CaptureFixture[str]) -> None:
         write_llama(world / "liar", packed(8), declared=INT4)

@@ -6,6 +6,7 @@ import copy
 import json
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -13,10 +14,19 @@ from typing import Any
 import pytest
 
 from gate import checkpoint, inspection, intake
-from gate.checkpoint import Inspected, ResolvedCheckpoint, layout, modules, quantization, scheme
+from gate.checkpoint import (
+    Inspected,
+    ResolvedCheckpoint,
+    gguf_header,
+    gguf_tensors,
+    layout,
+    modules,
+    quantization,
+    scheme,
+)
 from gate.checkpoint.contradictions import left_alone
 from gate.checkpoint.safetensors_header import BITS, Tensor
-from gate.errors import CheckpointError, Refused, UsageError
+from gate.errors import CheckpointError, GateError, Refused, UsageError
 from gate.records import Role
 from tests.checkpoint_factory import filled, gguf, resolved
 from tests.layout_factory import (
@@ -31,10 +41,13 @@ from tests.layout_factory import (
     gptq,
     hqq,
     int8,
+    marlin_24,
     model,
     nf4,
     packed,
     plain,
+    shape,
+    sparse_24,
     torchao,
     weights,
     write_llama,
@@ -466,3 +479,89 @@ def test_noted_shapes_are_read_from_the_file_alone(tmp_path: Path) -> None:
         )
         assert found.contents is not None
         assert found.contents.n_parameters == N_PARAMETERS
+
+
+@pytest.mark.parametrize("part", ["9" * 5000, "²", "٣", "*", "-1", ""])
+def test_no_name_stops_the_table(tmp_path: Path, part: str) -> None:
+    """Digits that are no layer are part of a name; `*` is what stands for a layer's number."""
+    found = inspected(write_llama(tmp_path / "odd", tensors=model())).modules
+    odd = [replace(m, name=m.name.replace(".0.", f".{part}.")) for m in found]
+    rows = layout.rows([*found, *odd], frozenset())
+    assert sum(r.n_modules for r in rows) == 2 * len(found)
+    assert layout.names_of(odd)
+
+
+@pytest.mark.parametrize("bits", ["nan", "inf", "-inf", 1e-320, 0, -4, 65, True, 10**400, "4 bits", "", [4], "9" * 400])
+@pytest.mark.parametrize("group", [False, True])
+def test_bits_that_no_weight_has(bits: object, group: bool) -> None:
+    weights = {"num_bits": bits, "type": "int", "strategy": "channel"}
+    declared = (
+        {"quant_method": "compressed-tensors", "config_groups": {"g": {"targets": ["Linear"], "weights": weights}}}
+        if group
+        else {"quant_method": "gptq", "bits": bits, "group_size": 128}
+    )
+    with pytest.raises(CheckpointError, match=r"quantization_config of .* is malformed"):
+        quantization.declaration({"quantization_config": declared})
+
+
+def test_no_byte_of_a_gguf_header_stops_its_reader(tmp_path: Path) -> None:
+    random, path = Random(3), tmp_path / "m.gguf"
+    honest = gguf({"token_embd.weight": ((64, 4), 8, 272), "output_norm.weight": ((64,), 0, 256)})
+    header = len(honest) - 544
+    ends = [0, 1, 2**31, 2**32 - 1, 2**62, 2**63 - 1, 2**63, 2**64 - 1]
+    outcomes = {"read": 0, "refused": 0}
+    for _ in range(2000):
+        raw = bytearray(honest)
+        for _ in range(random.randint(1, 3)):
+            at = random.randrange(4, header)
+            if random.random() < 0.3:
+                raw[at : at + 8] = random.choice(ends).to_bytes(8, "little")
+            else:
+                raw[at] = random.randrange(256)
+        path.write_bytes(raw)
+        try:
+            gguf_header.read(path)
+            gguf_tensors.modules(gguf_tensors.read(path).tensors)
+            outcomes["read"] += 1
+        except GateError:
+            outcomes["refused"] += 1
+    assert min(outcomes.values()) > 50
+
+
+class TestSparseWeights:
+    @pytest.mark.parametrize(
+        ("linear", "declared"),
+        [
+            (marlin_24, compressed("marlin-24", weights(4, "int", "group", 128))),
+            (
+                sparse_24,
+                compressed(
+                    "float-quantized",
+                    weights(8, "float", "channel"),
+                    sparsity_config={"format": "sparse-24-bitmask", "targets": ["Linear"]},
+                ),
+            ),
+        ],
+    )
+    def test_they_are_quantized_and_not_counted(
+        self, baseline: ResolvedCheckpoint, tmp_path: Path, linear: Linear, declared: dict[str, Any]
+    ) -> None:
+        folder = write_llama(tmp_path / "sparse", linear, declared=declared)
+        found = inspected(folder)
+        assert found.findings == ()
+        assert found.contents is not None
+        assert (found.contents.n_quantized, found.contents.n_matrices) == (14, 16)
+        assert [m.name for m in found.modules if not m.exact and m.n_scales == 0] == []
+        (remark,) = compare(baseline, folder)
+        assert remark.startswith("parameters were not counted: how compressed-tensors packs them")
+
+
+@pytest.mark.parametrize(
+    "lengths", [(2**62,) * 64, (2**62, 2**62), (1,) * 9, (0, 4), (-1, -4), (2**40, 2**40)], ids=str
+)
+def test_a_noted_shape_that_is_none_says_nothing(tmp_path: Path, lengths: tuple[int, ...]) -> None:
+    tensors = model(hqq)
+    tensors[f"{DOWN}.shape"] = shape(*lengths)
+    found = inspected(write_llama(tmp_path / "hqq", tensors=tensors, declared=LAYOUTS["hqq"].declared))
+    (down,) = [m for m in found.modules if m.name == DOWN]
+    assert not down.exact

@@ -175,6 +175,52 @@ class TestReferences:
         with pytest.raises(Refused, match="expected names inside the checkpoint's folder"):
             build(model)
 
+    @pytest.mark.parametrize(
+        ("name", "key"),
+        [
+            ("tokenizer_config.json", "tokenizer_file"),
+            ("tokenizer_config.json", "vocab_file"),
+            ("quantize_config.json", "model_name_or_path"),
+        ],
+    )
+    def test_paths_of_the_exporters_machine_are_left_out_and_named(
+        self, model: Path, build: Build, name: str, key: str
+    ) -> None:
+        (model / name).write_text(json.dumps({key: "/root/.cache/x/y.json", "bits": 4}))
+        made = build(model)
+        assert made.left_out == (f"{key} of {name}",)
+        assert json.loads((made.checkpoint.path / name).read_text()) == {"bits": 4}
+
+    def test_an_adapter_beside_a_whole_model_is_left_out(self, model: Path, build: Build) -> None:
+        (model / "adapter_config.json").write_text('{"base_model_name_or_path": "/data/llama"}')
+        (model / "adapter_model.safetensors").write_bytes(b"")
+        made = build(model)
+        assert made.left_out == ("adapter_config.json", "adapter_model.safetensors")
+        assert not (made.checkpoint.path / "adapter_config.json").exists()
+
+    @pytest.mark.parametrize(
+        "config",
+        [
+            {"_attn_implementation": {"": "evil/kernel"}},
+            {"text_config": {"attn_implementation": {"deep": [["evil/kernel"]]}}},
+            {"layers": [[{"experts_implementation": "evil/kernel"}]]},
+        ],
+        ids=str,
+    )
+    def test_kernels_from_elsewhere_are_refused_at_any_depth(
+        self, model: Path, build: Build, config: dict[str, Any]
+    ) -> None:
+        change(model, "config.json", **config)
+        with pytest.raises(Refused, match="is 'evil/kernel', code from another place"):
+            build(model)
+
+    @pytest.mark.parametrize("name", ["tiktoken.model", "tekken.json", "qwen.tiktoken"])
+    def test_tokenizers_of_other_libraries_are_loaded(self, model: Path, build: Build, name: str) -> None:
+        (model / name).write_text("{}")
+        made = build(model)
+        assert (made.checkpoint.path / name).read_text() == "{}"
+        assert made.left_out == ()
+
     def test_honest_values_are_not(self, model: Path, build: Build) -> None:
         change(model, "tokenizer_config.json", tokenizer_file=None, chat_template="{{ '/etc/../x' }}", x_dir="sub")
         change(model, "config.json", attn_implementation="sdpa", model_path="org/model")
@@ -253,6 +299,7 @@ class TestSizes:
         [
             {},
             {"hidden_size": 8, "vocab_size": 6, "num_hidden_layers": 1},
+            {"hidden_size": 8, "vocab_size": 5},  # more rows are padding, or tokens of images
             {"text_config": {"hidden_size": 8, "vocab_size": 6}, "vision_config": {"hidden_size": 10**9}},
             {"hidden_size": 16, "word_embed_proj_dim": 8},
             {"num_experts": 0, "intermediate_size": [8, 16], "n_inner": None},

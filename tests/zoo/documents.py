@@ -95,22 +95,22 @@ def chat_template_of_megabytes(folder: Path, canary: Path) -> None:
 
 @refused("'tokenizer_file' is '/etc/passwd'")
 def tokenizer_in_etc(folder: Path, canary: Path) -> None:
-    changed(folder, "tokenizer_config.json", tokenizer_file="/etc/passwd")
+    changed(folder, "tokenizer_config.json", nested={"tokenizer_file": "/etc/passwd"})
 
 
 @refused("'vocab_file' is '../../secrets.txt'")
 def vocabulary_above_the_folder(folder: Path, canary: Path) -> None:
-    changed(folder, "tokenizer_config.json", vocab_file="../../secrets.txt")
+    changed(folder, "tokenizer_config.json", nested={"vocab_file": "../../secrets.txt"})
 
 
 @refused(r"'chat_template_file' is '\\\\server\\share'")
 def template_on_a_server(folder: Path, canary: Path) -> None:
-    changed(folder, "tokenizer_config.json", chat_template_file="\\\\server\\share")
+    changed(folder, "tokenizer_config.json", nested={"chat_template_file": "\\\\server\\share"})
 
 
 @refused("'base_model_name_or_path' is '/home/me/the-baseline'")
-def adapter_of_another_folder(folder: Path, canary: Path) -> None:
-    write(folder, "adapter_config.json", b'{"base_model_name_or_path": "/home/me/the-baseline"}')
+def base_model_in_another_folder(folder: Path, canary: Path) -> None:
+    with_config(folder, base_model_name_or_path="/home/me/the-baseline")
 
 
 @refused("'attn_implementation' is 'someone/kernels', code from another place")
@@ -229,3 +229,18 @@ def another_tokenizer(folder: Path, canary: Path) -> None:
     document = json.loads((folder / "tokenizer.json").read_text())
     document["model"]["vocab"] = {token[::-1]: number for token, number in document["model"]["vocab"].items()}
     write(folder, "tokenizer.json", json.dumps(document).encode())
+
+
+@unusable("weights of 'nan' bits, expected 1 to 64")
+def bits_that_are_no_number(folder: Path, canary: Path) -> None:
+    with_config(folder, quantization_config={"quant_method": "awq", "bits": "nan"})
+
+
+@unusable(f"weights of {10**100}")
+def bits_beyond_every_float(folder: Path, canary: Path) -> None:
+    weights = {"num_bits": 10**400, "type": "int"}
+    declared = {
+        "quant_method": "compressed-tensors",
+        "config_groups": {"g": {"targets": ["Linear"], "weights": weights}},
+    }
+    with_config(folder, quantization_config=declared)

@@ -135,3 +135,24 @@ def gguf_that_is_not_there(folder: Path, canary: Path) -> None:
 @refused("names gguf_file '../baseline/m.gguf'", load={"gguf_file": "../baseline/m.gguf"})
 def gguf_of_the_baseline(folder: Path, canary: Path) -> None:
     (folder.parent / "baseline" / "m.gguf").write_bytes(with_settings())
+
+
+@refused(r"m-Q8_0.gguf names a tensor 'a\n::error::b'", **LOAD)
+def gguf_with_a_name_that_commands_a_build_server(folder: Path, canary: Path) -> None:
+    head = b"GGUF" + struct.pack("<IQQ", 3, 1, 0) + text("a\n::error::b") + struct.pack("<IQIQ", 1, 8, 0, 0)
+    write(folder, head + bytes(-len(head) % 32) + bytes(32))
+
+
+@unusable(f"values of {8 * 2**61} bytes", **LOAD)
+def gguf_with_an_array_that_no_file_holds(folder: Path, canary: Path) -> None:
+    write(folder, with_settings(("a", struct.pack("<IIQ", 9, 10, 2**61))))
+
+
+@unusable(f"values of {2**63} bytes", **LOAD)
+def gguf_with_a_text_in_an_array_that_no_file_holds(folder: Path, canary: Path) -> None:
+    write(folder, with_settings(("a", struct.pack("<IIQQ", 9, 8, 1, 2**63))))
+
+
+@refused("aligned to True bytes", **LOAD)
+def gguf_aligned_to_a_truth(folder: Path, canary: Path) -> None:
+    write(folder, with_settings(("general.alignment", struct.pack("<I?", 7, True))))

@@ -79,7 +79,8 @@ def tokenizer_code_needed(folder: Path, canary: Path) -> None:
     (folder / "tokenization.py").write_text(code(canary))
     auto_map = {"AutoTokenizer": ["tokenization.MyTokenizer", None]}
     changed(folder, "tokenizer_config.json", tokenizer_class="MyTokenizer", auto_map=auto_map)
-    (folder / "tokenizer.json").rename(folder / "vocab.json")
+    (folder / "tokenizer.json").unlink()
+    (folder / "vocab.json").write_text('{"<s>": 0, "a": 1}')
 
 
 def table_of_terabytes(folder: Path, canary: Path) -> None:

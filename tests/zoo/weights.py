@@ -215,3 +215,13 @@ def index_without_a_map(folder: Path, canary: Path) -> None:
 def adapter_only(folder: Path, canary: Path) -> None:
     (folder / "model.safetensors").rename(folder / "adapter_model.safetensors")
     (folder / "adapter_config.json").write_text('{"base_model_name_or_path": "org/base"}')
+
+
+@refused(r"names a tensor 'm.a\n::error::b.weight', expected at most 1000 printable characters")
+def name_that_commands_a_build_server(folder: Path, canary: Path) -> None:
+    with_weights(folder, safetensors(full_precision() | {"m.a\n::error::b.weight": ("F32", (1,), bytes(4))}))
+
+
+@refused("names a tensor 'wwwwwwwwww ~ …, expected at most 1000 printable characters")
+def name_without_end(folder: Path, canary: Path) -> None:
+    with_weights(folder, safetensors(full_precision() | {"w" * 5000: ("F32", (1,), bytes(4))}))
