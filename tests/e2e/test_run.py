@@ -9,7 +9,9 @@ from xml.etree import ElementTree
 
 import pytest
 
+from gate import launch
 from gate.artifact import read_observations
+from gate.backends import BackendInfo
 from gate.cli import main
 from gate.records import Role, Status
 from tests.e2e.world import N_QUESTIONS, STAGES, World, make_world
@@ -221,6 +223,20 @@ def test_the_same_checkpoint_twice_is_a_usage_error_unless_asked_for(
     assert not (world.root / "out" / "run.json").exists()
     assert world.run(policy, "--allow-identical", candidate=baseline) == 0
     assert world.finding("fraud.accuracy.max_drop").counts["b"] == 0
+
+
+def test_every_model_is_loaded_once_whatever_the_stages(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[str] = []
+    opening = launch.Worker.open
+
+    def counted(self: launch.Worker) -> BackendInfo:
+        loaded.append(self._role)
+        return opening(self)
+
+    monkeypatch.setattr(launch.Worker, "open", counted)
+    assert world.run(world.policy(), "--keep-going") == 0
+    assert {s.status for s in world.record().stages} == {Status.PASS}
+    assert sorted(loaded) == ["baseline", "candidate"]
 
 
 def test_what_a_backend_cannot_serve_is_an_error_that_says_so(world: World) -> None:
