@@ -126,7 +126,7 @@ def _model(checkpoint: Checkpoint, config: Any, found: Format, device: str) -> t
     hf_formats.quantize_loaded(model, found, device)
     model = model.eval()
     _check_fed(model)
-    notes = [*_placement(model), *_precision(model, checkpoint.dtype)]
+    notes = [*_class_used(model, config), *_placement(model), *_precision(model, checkpoint.dtype)]
     if attention is not None and (used := model.config._attn_implementation) != attention:
         raise CheckpointError(f"attention {attention!r} was asked for, and {checkpoint.path} runs with {used!r}")
     notes += hf_formats.in_effect(model, found)
@@ -141,6 +141,13 @@ def _check_fed(model: PreTrainedModel) -> None:
             f"device_map put the embedding on {embedding} and the model's first weights on {model.device} (meta: kept "
             "outside the devices), expected one device for both: choose another device_map, or free memory on it"
         )
+
+
+def _class_used(model: PreTrainedModel, config: Any) -> Iterator[str]:
+    """transformers chooses by `model_type` and does not ask what the checkpoint calls itself."""
+    named, used = next(iter(config.architectures or ()), None), type(model).__name__
+    if named is not None and named.lower() != used.lower():
+        yield f"config.json names the architecture {named!r}, and it was loaded as {used}: its own code was not used"
 
 
 def _placement(model: PreTrainedModel) -> Iterator[str]:

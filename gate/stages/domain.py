@@ -189,7 +189,7 @@ def _chosen(backend: Backend, settings: DomainStage, block: Sequence[_Asked]) ->
         values = [value for value, _ in itertools.islice(answers, len(choices))]
         if len(values) != len(choices):
             raise CouldNotMeasure("found fewer log-likelihoods than requests, expected one for each")
-        if any(math.isnan(value) for value in values):
+        if any(math.isnan(value) for value in values) or max(values) == -math.inf:
             replies.append(Failed(kind="not_a_number", message=f"found the log-likelihoods {values}"))
         else:
             replies.append(_Reply(output=choices[values.index(max(values))], generation=None))

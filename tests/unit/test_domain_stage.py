@@ -419,6 +419,14 @@ def test_choices_beyond_the_context_are_not_cut(tmp_path: Path) -> None:
     assert len(values(measurement, "correct")) == len(data) - 1
 
 
+@pytest.mark.parametrize("worst", [-math.inf, math.nan])
+def test_choices_that_are_all_impossible_are_no_answer(tmp_path: Path, worst: float) -> None:
+    scored, _ = run(tmp_path, choice_rows()[:2], Scripted(lambda p: "", lambda c, t: worst if "Q1" in c else 0.0),
+                    match="choice")  # fmt: skip
+    (failure,) = scored.failures
+    assert failure.kind == "not_a_number"
+
+
 def test_the_choice_with_the_most_tokens_counts_not_the_longest_text(tmp_path: Path) -> None:
     data = choice_rows()
     data[0]["choices"] = ["no", "yes", "é" * 97 + "é"]  # 98 characters, 196 tokens

@@ -153,6 +153,15 @@ def test_quantized_prompts_share_what_they_have_in_common(original: Path, method
     assert backend._requests.computed_tokens < 3 * len(backend.encode(examples))
 
 
+def test_an_architecture_that_transformers_does_not_have_is_said(folder: Path) -> None:
+    assert load(folder).info.notes == ()
+    edit_config(architectures=["MyLlama"])(folder)
+    (note,) = load(folder).info.notes
+    assert note == (
+        "config.json names the architecture 'MyLlama', and it was loaded as LlamaForCausalLM: its own code was not used"
+    )
+
+
 def test_memory_for_what_prompts_share_is_a_setting(original: Path) -> None:
     for setting, expected in (("2MiB", 2 * 2**20), (0, 0), ("100kB", None), ("20min", None)):
         engine = {"prefix_cache": setting}
