@@ -24,6 +24,7 @@ from gate.commands.decide import decide
 from gate.commands.fetch import fetch, online_worker
 from gate.commands.inspect import inspect
 from gate.commands.plan import plan
+from gate.commands.workers import device_for, measuring
 from gate.errors import ExitCode, GateError, UsageError
 
 if TYPE_CHECKING:
@@ -231,38 +232,17 @@ def _run(
     from datetime import datetime
     from functools import partial
 
-    from gate import environment, fetching, launch, outputs, preflight
-    from gate.backends import BACKENDS, Checkpoint
+    from gate import environment, fetching, outputs, preflight
     from gate.console import RunConsole
     from gate.pipeline import Request, Services, run_gate
-    from gate.policy import secrets_needed
-    from gate.records import Role
     from gate.store import ready_store
 
-    if backend not in BACKENDS:
-        raise UsageError(f"unknown backend {backend!r}, expected one of {', '.join(BACKENDS)}")
-    place = device or environment.default_device()
-    if place.partition(":")[0] not in ("cpu", "cuda"):
-        raise UsageError(f"unknown device {place!r}, expected cpu or cuda")
+    place = device_for(backend, device)
     preflight.refuse_hopeless(loaded)
     kept = ready_store(store, read_only=store_read_only)
     outputs.prepare(out)
 
-    keys = secrets_needed(loaded.policy)
-
-    def start(role: Role, chosen: Checkpoint) -> launch.Worker:
-        return launch.start(
-            backend=backend,
-            checkpoint=chosen,
-            role=role,
-            device=place,
-            python=python,
-            log=out / "log.txt",
-            silence_seconds=120.0,
-            start_seconds=120.0,
-            keep_env=keys,
-            network=launch.needs_network(loaded.policy),
-        )
+    start = measuring(loaded.policy, backend=backend, device=place, python=python, log=out / "log.txt")
 
     def shown(line: str) -> None:
         screen.print(line, markup=False, highlight=False, soft_wrap=True)

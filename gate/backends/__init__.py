@@ -72,7 +72,7 @@ class BackendInfo:
     load_seconds: float
     has_logits: bool
     packages: Mapping[str, str]
-    unserved: Mapping[str, str] = field(default_factory=dict)
+    unserved: Mapping[str, str]
     notes: tuple[str, ...] = ()
 
 

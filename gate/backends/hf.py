@@ -19,6 +19,7 @@ from gate.backends.hf_load import devices, load
 from gate.backends.hf_memory import PeakMemory, prefix_budget_bytes
 from gate.backends.hf_prefix_check import open_scorer
 from gate.backends.hf_score import Scorer
+from gate.backends.tokenized import loglikelihoods, rendered
 
 if TYPE_CHECKING:
     import numpy as np
@@ -110,6 +111,7 @@ class HFBackend:
             load_seconds=load_seconds,
             has_logits=True,
             packages=_versions(),
+            unserved={},
             notes=(*notes, *prefix_notes),
         )
         self._scorer = Scorer(model, batch_size=batch_size)
@@ -124,12 +126,7 @@ class HFBackend:
         return start
 
     def chat(self, messages: Sequence[Mapping[str, str]]) -> str:
-        if not self._tokenizer.chat_template:
-            raise ValueError("the tokenizer has no chat template: set `chat: false`, or give a tokenizer that has one")
-        text: str = self._tokenizer.apply_chat_template(
-            [dict(m) for m in messages], tokenize=False, add_generation_prompt=True
-        )
-        return text
+        return rendered(self._tokenizer, messages)
 
     def score(
         self, windows: Sequence[Window], *, top_k: int, at_ids: Sequence[NDArray[np.int32]] | None
@@ -138,13 +135,7 @@ class HFBackend:
         return self._scorer.score(windows, top_k=top_k, at_ids=at_ids)
 
     def loglikelihood(self, requests: Sequence[tuple[str, str]]) -> list[tuple[float, bool]]:
-        from lm_eval.api.instance import Instance
-
-        instances = [
-            Instance(request_type="loglikelihood", doc={}, arguments=pair, idx=i) for i, pair in enumerate(requests)
-        ]
-        found: list[tuple[float, bool]] = self.harness().loglikelihood(instances) if instances else []
-        return [(float(total), bool(greedy)) for total, greedy in found]
+        return loglikelihoods(self.harness(), requests)
 
     def generate(
         self, prompts: Sequence[str], *, max_new_tokens: int, stop: Sequence[str], temperature: float, seed: int

@@ -23,6 +23,7 @@ from gate.backends.openai_probe import EVERY_TOKEN, PLAIN, Served, probe, scorin
 from gate.backends.openai_reply import generation, prompt_logprobs
 from gate.backends.openai_stream import timed
 from gate.backends.openai_tokenizer import Tokens, load, n_stored
+from gate.backends.tokenized import loglikelihoods
 from gate.errors import CouldNotMeasure
 
 if TYPE_CHECKING:
@@ -110,13 +111,7 @@ class OpenaiBackend:
                 yield WindowScores(nll_nats=-logprobs, top_ids=None, top_logprobs=None, at_logprobs=None)
 
     def loglikelihood(self, requests: Sequence[tuple[str, str]]) -> list[tuple[float, bool]]:
-        from lm_eval.api.instance import Instance
-
-        instances = [
-            Instance(request_type="loglikelihood", doc={}, arguments=pair, idx=i) for i, pair in enumerate(requests)
-        ]
-        found: list[tuple[float, bool]] = self.harness().loglikelihood(instances) if instances else []
-        return found
+        return loglikelihoods(self.harness(), requests)
 
     def continuations(self, asked: Sequence[tuple[Sequence[int], int]]) -> list[tuple[float, bool]]:
         """(log-likelihood in nats, is it the greedy one) of the last n of the tokens, for each (tokens, n).

@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoTokenizer
 
 from gate.backends import Checkpoint
+from gate.backends.tokenized import rendered
 from gate.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -49,15 +50,7 @@ class Tokens:
 
     def chat(self, messages: Sequence[Mapping[str, str]], *, ask: bool = True) -> str:
         """Rendered by the chat template; `ask`: the assistant's turn begins, else the last message goes on."""
-        if not self.tokenizer.chat_template:
-            raise ValueError("the tokenizer has no chat template: set `chat: false`, or give a tokenizer that has one")
-        text: str = self.tokenizer.apply_chat_template(
-            [dict(m) for m in messages],
-            tokenize=False,
-            add_generation_prompt=ask,
-            continue_final_message=not ask,
-        )
-        return text
+        return rendered(self.tokenizer, messages, ask=ask)
 
 
 def load(checkpoint: Checkpoint) -> tuple[Tokens, Any]:

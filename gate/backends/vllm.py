@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from gate.backends import BackendInfo, Checkpoint, Generation, Timing, Window, WindowScores
+from gate.backends.tokenized import loglikelihoods, rendered
 from gate.backends.vllm_load import explained, load, prepare, stored_numbers
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ class VllmBackend:
             load_seconds=load_seconds,
             has_logits=self._scorer.reaches_any_id,
             packages=_versions(),
+            unserved={},
             notes=tuple(_notes(llm.llm_engine.model_config, self._scorer.reaches_any_id)),
         )
 
@@ -93,12 +95,7 @@ class VllmBackend:
         return start
 
     def chat(self, messages: Sequence[Mapping[str, str]]) -> str:
-        if not self._tokenizer.chat_template:
-            raise ValueError("the tokenizer has no chat template: set `chat: false`, or give a tokenizer that has one")
-        text: str = self._tokenizer.apply_chat_template(
-            [dict(m) for m in messages], tokenize=False, add_generation_prompt=True
-        )
-        return text
+        return rendered(self._tokenizer, messages)
 
     def score(
         self, windows: Sequence[Window], *, top_k: int, at_ids: Sequence[NDArray[np.int32]] | None
@@ -106,13 +103,7 @@ class VllmBackend:
         return self._scorer.score(windows, top_k=top_k, at_ids=at_ids)
 
     def loglikelihood(self, requests: Sequence[tuple[str, str]]) -> list[tuple[float, bool]]:
-        from lm_eval.api.instance import Instance
-
-        instances = [
-            Instance(request_type="loglikelihood", doc={}, arguments=pair, idx=i) for i, pair in enumerate(requests)
-        ]
-        found: list[tuple[float, bool]] = self.harness().loglikelihood(instances) if instances else []
-        return found
+        return loglikelihoods(self.harness(), requests)
 
     def generate(
         self, prompts: Sequence[str], *, max_new_tokens: int, stop: Sequence[str], temperature: float, seed: int

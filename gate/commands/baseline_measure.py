@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from gate.errors import UsageError
+from gate.commands.workers import device_for, measuring
 
 if TYPE_CHECKING:
     from gate.baselines import Kept
@@ -34,20 +34,14 @@ def measured(
     """Measure every source of the policy for the baseline alone, and keep it.  Raises as `baselines.keep`."""
     from rich.console import Console
 
-    from gate import checkpoint, environment, launch
-    from gate.backends import BACKENDS, Checkpoint
+    from gate import checkpoint, environment
     from gate.baselines import keep, storable
     from gate.checkpoint import view
     from gate.console import RunConsole
     from gate.evidence import Collector, Side
-    from gate.policy import secrets_needed
     from gate.records import Role
 
-    if backend not in BACKENDS:
-        raise UsageError(f"unknown backend {backend!r}, expected one of {', '.join(BACKENDS)}")
-    place = device or environment.default_device()
-    if place.partition(":")[0] not in ("cpu", "cuda"):
-        raise UsageError(f"unknown device {place!r}, expected cpu or cuda")
+    place = device_for(backend, device)
     storable(loaded)  # nothing to store is said before anything is loaded
     found = checkpoint.resolve(
         baseline,
@@ -58,19 +52,7 @@ def measured(
         engines=loaded.policy.engines,
     )
 
-    def start(role: Role, chosen: Checkpoint) -> launch.Worker:
-        return launch.start(
-            backend=backend,
-            checkpoint=chosen,
-            role=role,
-            device=place,
-            python=python,
-            log=log,
-            silence_seconds=120.0,
-            start_seconds=120.0,
-            keep_env=secrets_needed(loaded.policy),
-            network=launch.needs_network(loaded.policy),
-        )
+    start = measuring(loaded.policy, backend=backend, device=place, python=python, log=log)
 
     with tempfile.TemporaryDirectory(prefix="quantgate-view-", ignore_cleanup_errors=True) as folder:
         shown = view.build(found, Path(folder), backend=backend)

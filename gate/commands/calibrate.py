@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gate.commands.workers import device_for, measuring
 from gate.errors import CouldNotMeasure, UsageError
 
 if TYPE_CHECKING:
@@ -93,22 +94,16 @@ def _measured(
     """Wire a run whose two sides are one checkpoint, and calibrate."""
     import tempfile
 
-    from gate import checkpoint, environment, launch
-    from gate.backends import BACKENDS, Checkpoint
+    from gate import checkpoint, environment
     from gate.calibration import calibrate as measured_twice
     from gate.calibration import calibrated_sources, twice_by
     from gate.checkpoint import view
     from gate.evidence import Collector, Side
     from gate.noise_floor import Place
-    from gate.policy import secrets_needed
     from gate.records import Role
     from gate.store import open_store
 
-    if backend not in BACKENDS:
-        raise UsageError(f"unknown backend {backend!r}, expected one of {', '.join(BACKENDS)}")
-    place = device or environment.default_device()
-    if place.partition(":")[0] not in ("cpu", "cuda"):
-        raise UsageError(f"unknown device {place!r}, expected cpu or cuda")
+    place = device_for(backend, device)
     calibrated_sources(loaded)  # nothing to calibrate is said before anything is loaded
     kept = open_store(store)
     kept.check_writable()
@@ -122,19 +117,7 @@ def _measured(
     )
     here = environment.snapshot(place)
 
-    def start(role: Role, chosen: Checkpoint) -> launch.Worker:
-        return launch.start(
-            backend=backend,
-            checkpoint=chosen,
-            role=role,
-            device=place,
-            python=python,
-            log=log,
-            silence_seconds=120.0,
-            start_seconds=120.0,
-            keep_env=secrets_needed(loaded.policy),
-            network=launch.needs_network(loaded.policy),
-        )
+    start = measuring(loaded.policy, backend=backend, device=place, python=python, log=log)
 
     with tempfile.TemporaryDirectory(prefix="quantgate-view-", ignore_cleanup_errors=True) as folder:
         loaded_from = view.build(found, Path(folder), backend=backend)

@@ -33,6 +33,7 @@ INFO = BackendInfo(
     load_seconds=0.0,
     has_logits=True,
     packages={},
+    unserved={},
 )
 
 

@@ -25,6 +25,7 @@ INFO = BackendInfo(
     load_seconds=1.5,
     has_logits=True,
     packages={},
+    unserved={},
 )
 
 

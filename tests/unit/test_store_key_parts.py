@@ -63,6 +63,7 @@ class Idle:
             load_seconds=0.0,
             has_logits=True,
             packages=self.packages,
+            unserved={},
         )
 
     def begin(self, *, stage: Mapping[str, Any], context: Mapping[str, Any], on_progress: Progress) -> Stream:
