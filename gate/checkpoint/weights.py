@@ -6,7 +6,6 @@ Reads directory entries, JSON and safetensors headers only; never unpickles, nev
 from __future__ import annotations
 
 import re
-import struct
 from pathlib import Path
 from typing import Any
 
@@ -87,19 +86,6 @@ def tensors(weight_files: tuple[Path, ...]) -> tuple[tuple[Path, Tensor], ...]:
     if not found:
         raise CheckpointError(f"{weight_files[0]} holds no tensors, expected a model's weights")
     return tuple(found)
-
-
-def unpacked_shapes(found: tuple[tuple[Path, Tensor], ...]) -> dict[str, tuple[int, ...]]:
-    """The shapes that compressed-tensors stores beside packed weights (`M.weight_shape`), by module M."""
-    shapes = {}
-    for path, tensor in found:
-        if tensor.name.endswith(".weight_shape") and tensor.dtype == "I64" and tensor.numel <= 4:
-            with path.open("rb") as file:
-                file.seek(tensor.begin)
-                shapes[tensor.name.removesuffix(".weight_shape")] = struct.unpack(
-                    f"<{tensor.numel}q", file.read(tensor.end - tensor.begin)
-                )
-    return shapes
 
 
 def _sharded(folder: Path, index: Path) -> tuple[Path, ...]:
