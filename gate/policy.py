@@ -13,12 +13,16 @@ from pydantic import Field, WithJsonSchema, model_validator
 
 from gate import units
 from gate.engines import Engines
-from gate.policy_rule import RuleSettings, Strict
+from gate.policy_profile import ProfileStage as ProfileStage
+from gate.policy_rule import RuleSettings, StageSettings, Strict
 from gate.policy_values import (
     Duration,
     Lost,
     Name,
+    Number,
+    Percent,
     Positive,
+    PositiveNumber,
     Sample,
     Size,
     Template,
@@ -29,11 +33,6 @@ from gate.records import Role, Rule
 
 TextMetric = Literal["macro_f1", "rouge_l", "bleu", "chrf", "invalid_json_rate"]
 TEXT_METRICS: tuple[str, ...] = get_args(TextMetric)
-
-
-class StageSettings(Strict):
-    name: Name
-    budget: Duration | None = Field(None, description="time limit of this stage, which both roles share")
 
 
 class Corpus(Strict):
@@ -211,17 +210,6 @@ class DomainStage(StageSettings, Decoding):
         return tuple(dict.fromkeys(self.text_metrics))
 
 
-class ProfileStage(StageSettings):
-    """Memory, load time, latency and throughput, both checkpoints side by side."""
-
-    kind: Literal["profile"]
-    batch_sizes: list[Positive] = Field([1, 8], min_length=1)
-    prompt_tokens: Positive = 128
-    new_tokens: Annotated[int, Field(ge=2)] = 32
-    blocks: Annotated[int, Field(ge=3)] = Field(8, description="interleaved pairs of timing blocks")
-    rules: Annotated[list[RuleSettings], Field(min_length=1)]
-
-
 Stage = PerplexityStage | LmEvalStage | DomainStage | ProfileStage
 
 
@@ -238,6 +226,20 @@ class CheckpointSettings(Strict):
     )
 
 
+class QuantizationCost(Strict):
+    """What making the checkpoint cost once, spread over the tokens that it is expected to write."""
+
+    amount: Number = Field(description="in the currency of price_per_hour")
+    output_tokens: PositiveNumber = Field(description="tokens that the checkpoint is expected to write in its life")
+
+
+class OutputLength(Strict):
+    """Tokens of the candidate's answers over the baseline's; outside of these the report says so.  Blocks nothing."""
+
+    min: Percent = "90%"
+    max: Percent = "110%"
+
+
 class Policy(Strict):
     """What a candidate must keep.  Only `version` and `stages` are required."""
 
@@ -249,6 +251,13 @@ class Policy(Strict):
     budget: Duration | None = None
     stop_early: bool = Field(
         True, description="stop measuring a task once its blocking rules are settled; false: measure all of it"
+    )
+    price_per_hour: PositiveNumber | None = Field(
+        None, description="of the machine that serves the model, in any currency: for the cost of a million tokens"
+    )
+    quantization_cost: QuantizationCost | None = None
+    output_length: OutputLength = Field(
+        OutputLength(), description="answers of another length than the baseline's are named in the report"
     )
     engines: Engines = Field(Engines(), description="how the backends run a model; a checkpoint may override it")
     checkpoints: dict[Name, CheckpointSettings] = Field(default_factory=dict)
@@ -316,6 +325,7 @@ def planned_rules(policy: Policy, lines: dict[Location, int]) -> tuple[Rule, ...
         parts += [settings.metric, bound.kind.value]
         parts += [f"by_{settings.by}"] if settings.by else []
         parts += [f"batch{settings.batch}"] if settings.batch else []
+        parts += [text.replace("+", "-").replace(":", "-") for text in (settings.lengths, settings.load) if text]
         identifier = settings.id or ".".join(parts)
         if settings.id and settings.corpus is None and isinstance(stage, PerplexityStage) and len(stage.corpora) > 1:
             identifier = f"{settings.id}.{source}"
@@ -328,6 +338,8 @@ def planned_rules(policy: Policy, lines: dict[Location, int]) -> tuple[Rule, ...
                 bound=bound,
                 by=settings.by,
                 batch=settings.batch,
+                lengths=settings.lengths,
+                load=settings.load,
                 severity=settings.effective_severity(),
                 scope=settings.scope,
                 max_items=settings.max_items,

@@ -44,6 +44,10 @@ def rule_problems(policy: Policy) -> Iterator[Problem]:
     yield from found
     for name, checkpoint in policy.checkpoints.items():
         yield from ((("checkpoints", name, "load", key), message) for key, message in load_problems(checkpoint.load))
+    if policy.quantization_cost is not None and policy.price_per_hour is None:
+        yield ("quantization_cost",), "found no price_per_hour to add it to, expected both or neither"
+    if units.percent(policy.output_length.min) >= units.percent(policy.output_length.max):
+        yield ("output_length",), "found a min that is not below max, expected a range around 100% such as 90% to 110%"
     planned = planned_rules(policy, {})
     if planned and all(rule.severity is Severity.ADVISORY for rule in planned):
         yield ("stages",), "every rule is advisory: nothing could fail; make at least one rule blocking"
@@ -74,13 +78,29 @@ def stage_problems(stage: Stage) -> Iterator[Problem]:
         case DomainStage():
             yield from _domain_problems(stage)
         case ProfileStage():
-            for r, rule in enumerate(stage.rules):
-                if rule.batch is not None and rule.batch not in stage.batch_sizes:
-                    sizes = ", ".join(map(str, stage.batch_sizes))
-                    yield ("rules", r, "batch"), f"found {rule.batch}, expected one of batch_sizes: {sizes}"
+            yield from _profile_problems(stage)
     for location, rule in _rules(stage):
         for tail, message in _rule_problems(stage, rule):
             yield (*location, *tail), message
+
+
+def _profile_problems(stage: ProfileStage) -> Iterator[Problem]:
+    loads = [] if stage.serving is None else stage.serving.loads
+    yield from _twice((("serving", "loads", i), load.name) for i, load in enumerate(loads))
+    known = {
+        "batch": (list(map(str, stage.batch_sizes)), "one of batch_sizes"),
+        "lengths": ([f"{p}+{n}" for p, n in stage.length_pairs], "one of the lengths"),
+        "load": ([load.name for load in loads], "one of serving: loads"),
+    }
+    for r, rule in enumerate(stage.rules):
+        for key, (names, where) in known.items():
+            found = getattr(rule, key)
+            if found is not None and str(found) not in names:
+                yield ("rules", r, key), f"found {found!r}, expected {where}: {', '.join(names) or 'there are none'}"
+        if rule.load is not None and (rule.batch is not None or rule.lengths is not None):
+            yield ("rules", r, "load"), "found load beside batch or lengths, expected one of them: a load mixes both"
+        if rule.metric == "goodput_requests_per_second" and not loads:
+            yield ("rules", r, "metric"), "goodput is that of a load: add `serving: {loads: …}` to the stage"
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
@@ -123,8 +143,9 @@ def _rule_problems(stage: Stage, rule: RuleSettings) -> Iterator[Problem]:
         yield (bound.kind.value,), f"found {bound.text!r}: this rule can never fail, use a tighter bound"
     if rule.corpus is not None and not isinstance(stage, PerplexityStage):
         yield ("corpus",), "corpus is for perplexity rules only"
-    if rule.batch is not None and not isinstance(stage, ProfileStage):
-        yield ("batch",), "batch is for profile rules only"
+    for key in ("batch", "lengths", "load"):
+        if getattr(rule, key) is not None and not isinstance(stage, ProfileStage):
+            yield (key,), f"{key} is for profile rules only"
     if rule.by is not None and not isinstance(stage, DomainStage | LmEvalStage):
         yield ("by",), "by is for lm_eval and domain rules only"
     if rule.by is not None and bound.kind in (BoundKind.MAX_INCREASE, BoundKind.MIN_SPEEDUP):
@@ -156,7 +177,7 @@ def _bound_problems(metric: Metric, rule: RuleSettings) -> Iterator[Problem]:
         yield (bound.kind.value,), f"{bound.kind} does not fit {metric.name}, expected one of {expected}"
         return
     if metric.name in metrics.ADVISORY_ONLY and rule.effective_severity() is Severity.BLOCKING:
-        yield ("metric",), f"{metric.name} is a percentile without a valid interval: set severity: advisory"
+        yield ("metric",), f"{metric.name} {metrics.ADVISORY_ONLY[metric.name]}: set severity: advisory"
     lower = metric.direction is Direction.LOWER_IS_BETTER
     if lower and bound.kind in (BoundKind.MAX_DROP, BoundKind.MIN_RETAINED):
         yield (bound.kind.value,), f"{metric.name} is better when lower: {bound.kind} would punish it, use max"

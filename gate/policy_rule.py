@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from gate import units
 from gate.order import BLOCK_ITEMS
-from gate.policy_values import Lost, Percent, Points, Positive, Quantity, RuleId, Speedup, Text
+from gate.policy_values import Duration, Lengths, Lost, Name, Percent, Points, Positive, Quantity, RuleId, Speedup, Text
 from gate.records import Bound, BoundKind, MaxLost, Scope, Severity
 
 JUDGE_METRICS = frozenset({"judge_score", "judge_agreement"})
@@ -21,6 +21,11 @@ class Strict(BaseModel):
     """No unknown keys, no silent conversion (`fewshot: yes` is not 1); enums are written as their text."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class StageSettings(Strict):
+    name: Name
+    budget: Duration | None = Field(None, description="time limit of this stage, which both roles share")
 
 
 _PARSERS = {
@@ -47,6 +52,8 @@ class RuleSettings(Strict):
     corpus: str | None = Field(None, description="perplexity: judge this corpus only")
     by: Literal["category", "subject"] | None = Field(None, description="a guard rail over groups of items")
     batch: Positive | None = Field(None, description="profile: judge this batch size only")
+    lengths: Lengths | None = Field(None, description="profile: judge these prompt and new tokens only, as 1024+64")
+    load: Text | None = Field(None, description="profile: judge this serving load only, as closed:8 or open:4")
     severity: Annotated[Severity, Field(strict=False)] | None = Field(
         None, description="default: blocking; advisory for the judge's metrics"
     )

@@ -73,6 +73,18 @@ def _template(value: str) -> str:
     return value
 
 
+def _number(value: object) -> object:
+    """YAML 1.1 hands `1e9` over as text."""
+    if isinstance(value, str) and re.fullmatch(units.NUMBER_PATTERN, value.strip(), re.ASCII):
+        return float(value)
+    return value
+
+
+def _lengths(value: str) -> str:
+    units.lengths(value)
+    return value
+
+
 def _version(value: object) -> object:
     if value != 1 or isinstance(value, bool):
         raise ValueError(f"found {value!r}, expected 1: the version of the policy's format, not of the gate")
@@ -86,6 +98,8 @@ RuleId = Annotated[str, _ID, _ID_SCHEMA]
 Text = Annotated[str, Field(min_length=1)]
 Positive = Annotated[int, Field(ge=1)]
 
+Number = Annotated[float, BeforeValidator(_number), Field(ge=0)]
+PositiveNumber = Annotated[float, BeforeValidator(_number), Field(gt=0)]
 Percent = Annotated[str, _written(units.percent), _text_schema(units.PERCENT_PATTERN, "5%", "97%")]
 Points = Annotated[str, _written(units.points), _text_schema(units.POINTS_PATTERN, "3pp")]
 Speedup = Annotated[
@@ -101,7 +115,8 @@ Quantity = Annotated[
 Duration = Annotated[
     str, _written(units.duration_seconds, positive=True), _text_schema(units.DURATION_PATTERN, "90s", "20min")
 ]
-Size = Annotated[str, _written(units.size_bytes), _text_schema(units.SIZE_PATTERN, "256MiB", "2GiB")]
+Size = Annotated[str, _written(units.size_bytes, positive=True), _text_schema(units.SIZE_PATTERN, "256MiB", "2GiB")]
+Lengths = Annotated[str, AfterValidator(_lengths), _text_schema(units.LENGTHS_PATTERN, "128+32", "1024+64")]
 Sample = Annotated[int | str, _count_or_share(1), _count_or_share_schema(1)]
 Lost = Annotated[int | str, _count_or_share(0), _count_or_share_schema(0)]
 

@@ -17,6 +17,8 @@ PERCENT_PATTERN = r"^\d+(\.\d+)?\s*%$"
 POINTS_PATTERN = r"^\d+(\.\d+)?\s*pp$"
 SPEEDUP_PATTERN = r"^\d+(\.\d+)?\s*x?$"
 DURATION_PATTERN = r"^\d+(\.\d+)?\s*(ms|s|min|h)$"
+NUMBER_PATTERN = r"^\d+(\.\d+)?([eE][+-]?\d+)?$"
+LENGTHS_PATTERN = r"^(\d+)\+(\d+)$"
 SIZE_PATTERN = r"^\d+(\.\d+)?\s*(B|KB|MB|GB|KiB|MiB|GiB|TiB)$"
 QUANTITY_PATTERN = r"^\d+(\.\d+)?([eE][+-]?\d+)?\s*(%|B|KB|MB|GB|KiB|MiB|GiB|TiB|ms|s|min|h)?$"
 
@@ -61,6 +63,14 @@ def size_bytes(text: str) -> int:
     """`2GiB` → 2147483648."""
     number, unit = _split(text, "|".join(_BYTES), "a size such as 256MiB or 2GiB")
     return int(number * _BYTES[unit])
+
+
+def lengths(text: str) -> tuple[int, int]:
+    """Prompt tokens and new tokens: `1024+64` → (1024, 64)."""
+    found = re.fullmatch(LENGTHS_PATTERN, text.strip(), re.ASCII)
+    if found is None or int(found[1]) < 1 or int(found[2]) < 2:
+        raise ValueError(f"found {text!r}, expected prompt and new tokens such as 1024+64, at least 1+2")
+    return int(found[1]), int(found[2])
 
 
 def dimension(text: str) -> str:

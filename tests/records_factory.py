@@ -20,6 +20,8 @@ from gate.records import (
     Interval,
     MaxLost,
     Member,
+    OutputLength,
+    Performance,
     Quality,
     Quantization,
     Role,
@@ -251,6 +253,8 @@ def record(
     policy: Mapping[str, Any] = POLICY,
     candidate: CheckpointRef | None = None,
     quality: Quality | None = None,
+    performance: Sequence[Performance] = (),
+    output_lengths: Sequence[OutputLength] = (),
     notes: Sequence[str] = (),
 ) -> RunRecord:
     """A run record; the verdict's sentence is the one that the reports would write unless given."""
@@ -273,6 +277,8 @@ def record(
         stages=tuple(stages),
         flips=tuple(flips),
         quality=quality,
+        performance=tuple(performance),
+        output_lengths=tuple(output_lengths),
         verdict=Verdict(status=status, deciding=tuple(deciding), sentence=sentence),
         exit_code=exit_code,
         seconds=sum(s.seconds for s in stages) + 1.5,
@@ -667,6 +673,81 @@ def score(
     )
 
 
+SERVING_NOTE = "measured on CPU"
+
+
+def profiled(*, cpu: bool) -> RunRecord:
+    """A profile stage with all its figures: W4A16 against BF16 on a GPU, or on a CPU; answers that got shorter."""
+    from tests import profile_factory as profile  # it builds on this module
+
+    speed = rule("serving", "decode_tokens_per_second", BoundKind.MIN_SPEEDUP, 1.5, "1.5", batch=1, line=22)
+    spread = (0.721, 0.702, 0.740) if cpu else (1.976, 1.921, 2.032)
+    status = Status.REGRESSION if cpu else Status.PASS
+    decided = finding(
+        speed,
+        status,
+        spread,
+        baseline=80.6 if cpu else 123.5,
+        candidate=58.1 if cpu else 243.9,
+        method="log_ratio_t",
+        n_paired=8,
+        counts={"R": 8, "N": 8, **({"confirmed": 1.0} if cpu else {})},
+    )
+    fits = finding(
+        rule("serving", "max_batch_at_context", BoundKind.MIN, 24, "24", line=23),
+        Status.PASS,
+        (36.0, 36.0, 36.0),
+        baseline=None,
+        candidate=36.0,
+        method="exact",
+        n_paired=1,
+    )
+    kept = score(estimate=0.9912, low=0.9801, high=1.0021)
+    one = (
+        profile.cpu(findings=(decided,), quality=kept)
+        if cpu
+        else profile.gpu(
+            findings=(decided,),
+            quality=kept,
+            price_per_hour=3.2,
+            quantization_cost={"amount": 120, "output_tokens": 2_000_000_000},
+        )
+    )
+    serving = stage(
+        "profile",
+        "serving",
+        status,
+        (decided,) if cpu else (decided, fits),
+        scored=8,
+        available=8,
+        baseline_from="measured",
+        notes=(SERVING_NOTE,) if cpu else (),
+    )
+    shorter = OutputLength(
+        stage="capability",
+        source="gsm8k",
+        baseline_tokens=112.4,
+        candidate_tokens=98.3,
+        ratio=98.3 / 112.4,
+        low=0.861,
+        high=0.889,
+        n=1319,
+        outside=True,
+    )
+    same = replace(
+        shorter, source="fraud", baseline_tokens=12.4, candidate_tokens=12.3, ratio=0.992, low=0.98, high=1.003
+    )
+    return record(
+        status,
+        (sanity_stage(), serving),
+        deciding=(speed.id,),
+        exit_code=1 if cpu else 0,
+        quality=kept,
+        performance=(one,),
+        output_lengths=(shorter, replace(same, n=2000, outside=False)),
+    )
+
+
 def everything() -> dict[str, RunRecord]:
     """All the records by name."""
     return {
@@ -679,4 +760,6 @@ def everything() -> dict[str, RunRecord]:
         "large": large(),
         "hostile": hostile(),
         "sequential": sequential(),
+        "profiled": profiled(cpu=False),
+        "profiled-cpu": profiled(cpu=True),
     }

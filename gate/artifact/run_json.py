@@ -36,7 +36,17 @@ def _from_1(document: dict[str, Any]) -> dict[str, Any]:
     return {**document, "stages": stages, "quality": None}
 
 
-MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _from_1}
+def _from_2(document: dict[str, Any]) -> dict[str, Any]:
+    """Version 3: what the profile stages found besides their findings, output lengths, selectors of timing rules."""
+
+    def finding(found: dict[str, Any]) -> dict[str, Any]:
+        return {**found, "rule": {**found["rule"], "lengths": None, "load": None}}
+
+    stages = [{**s, "findings": [finding(f) for f in s["findings"]]} for s in document["stages"]]
+    return {**document, "stages": stages, "performance": [], "output_lengths": []}
+
+
+MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _from_1, 2: _from_2}
 """Version n → a function that turns its document into one of version n + 1."""
 
 

@@ -39,7 +39,10 @@ class MaxLost:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rule:
-    """One planned rule on one source.  `line` is where it stands in the policy file (1-based)."""
+    """One planned rule on one source.  `line` is where it stands in the policy file (1-based).
+
+    `by`, `batch`, `lengths` (`1024+64`) and `load` (`closed:8`) select what of the source is judged; None: all of it.
+    """
 
     id: str
     stage: str
@@ -53,6 +56,8 @@ class Rule:
     max_items: int | None
     max_lost: MaxLost
     line: int | None
+    lengths: str | None = None
+    load: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

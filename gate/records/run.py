@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from gate.records.judged import Flip, Interval, StageResult
+from gate.records.performance import OutputLength, Performance
 from gate.records.words import Role, Status
 
-ARTIFACT_VERSION = 2
+ARTIFACT_VERSION = 3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,6 +96,8 @@ class RunRecord:
     stages: tuple[StageResult, ...]
     flips: tuple[Flip, ...]
     quality: Quality | None
+    performance: tuple[Performance, ...]
+    output_lengths: tuple[OutputLength, ...]
     verdict: Verdict
     exit_code: int
     seconds: float

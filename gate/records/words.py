@@ -54,7 +54,9 @@ class Estimand(StrEnum):
     MEAN_RATIO = "mean_ratio"  # candidate mean over baseline mean of a positive quantity
     CORPUS = "corpus"  # a corpus-level score with its delete-group values (macro-F1, BLEU)
     TIMING = "timing"  # positive durations or rates in interleaved blocks
+    QUANTILE = "quantile"  # a percentile of single times, pooled over the blocks of a run
     SCALAR = "scalar"  # one number that is (nearly) deterministic: bytes, seconds to load
+    DESCRIPTION = "description"  # recorded beside what is judged, and never judged itself
 
 
 class Direction(StrEnum):

@@ -149,6 +149,8 @@ def records(draw: st.DrawFn) -> RunRecord:
         environment=base.environment,
         stages=(stage,),
         quality=None,
+        performance=(),
+        output_lengths=(),
         flips=tuple(
             draw(
                 st.lists(

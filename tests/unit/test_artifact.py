@@ -122,8 +122,8 @@ class TestRunJson:
             ('{"verdict": "PASS"}', "without an artifact_version"),
             ('{"artifact_version": true}', "without an artifact_version"),
             ('{"artifact_version": 1}', "not a run record of version 1: missing 'stages'"),
-            ('{"artifact_version": 2}', "not a run record of version 2: .*required"),
-            (changed(RECORDS["pass"], "artifact_version", 3), "version 3, written by a newer gate.*up to 2: upgrade"),
+            ('{"artifact_version": 3}', "not a run record of version 3: .*required"),
+            (changed(RECORDS["pass"], "artifact_version", 4), "version 4, written by a newer gate.*up to 3: upgrade"),
             (changed(RECORDS["pass"], "artifact_version", 0), "version 0, which no gate has written"),
             (changed(RECORDS["pass"], "surprise", 1), "unknown field surprise"),
             (
@@ -170,6 +170,14 @@ class TestRunJson:
         assert record.candidate.quantization.bits == 3
         assert len(record.flips) == 3
 
+    def test_the_fixture_of_version_2_still_loads(self) -> None:
+        record = loads_record(GOLDEN.with_name("run_v2.json").read_text(encoding="utf-8"))
+        assert record.artifact_version == ARTIFACT_VERSION
+        assert (record.performance, record.output_lengths) == ((), ())
+        rules = [f.rule for s in record.stages for f in s.findings]
+        assert {(r.lengths, r.load) for r in rules} == {(None, None)}
+        assert record.verdict.deciding == ("fraud.accuracy.max_drop",)
+
     def test_reading_a_record_imports_nothing_heavy(self) -> None:
         code = (
             "import sys; from gate import artifact\n"
@@ -194,7 +202,7 @@ class TestSchema:
             ("verdict.status", "GREEN"),
             ("exit_code", ...),
             ("stages.0.findings.0.reason", ...),
-            ("artifact_version", 3),
+            ("artifact_version", 4),
             ("extra", 1),
             ("stages.0.findings.0.interval.low", "0"),
         ],

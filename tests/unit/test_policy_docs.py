@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from gate import metrics, policy, units
+from gate import metrics, policy, policy_profile, units
 from gate.engines import Engines
 from gate.errors import PolicyError
 from gate.policy import Policy
 from gate.policy_problems import rule_problems
 from gate.policy_rule import RuleSettings, Strict
-from gate.records import BoundKind
+from gate.records import BoundKind, Estimand
 
 TEXT = (Path(__file__).parents[2] / "docs" / "policy.md").read_text(encoding="utf-8")
 EXAMPLES = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", TEXT, re.S)]
@@ -28,6 +28,10 @@ MODELS = (
     policy.DomainStage,
     policy.Judge,
     policy.ProfileStage,
+    policy_profile.Serving,
+    policy_profile.Load,
+    policy.QuantizationCost,
+    policy.OutputLength,
 )
 STAGES = [example[0] for example in EXAMPLES if isinstance(example, list) and "kind" in example[0]]
 
@@ -41,7 +45,7 @@ def test_the_examples_together_are_a_policy_without_contradictions() -> None:
     shown = Policy.model_validate({**head, "stages": STAGES})
     assert list(rule_problems(shown)) == []
     assert Policy.model_validate({"version": 1, "stages": STAGES}) == shown.model_copy(
-        update={"budget": None, "engines": Engines()}
+        update={"budget": None, "engines": Engines(), "price_per_hour": None, "quantization_cost": None}
     )
 
 
@@ -61,8 +65,15 @@ def test_the_single_rule_is_one() -> None:
 
 @pytest.mark.parametrize("kind", ["perplexity", "domain", "profile"])
 def test_every_metric_is_named(kind: str) -> None:
-    short = {"ttft_p95_seconds", "tpot_p95_seconds"}  # "the `p95` pair"
-    assert [m for m in metrics.BY_KIND[kind] if f"`{m}`" not in TEXT and m not in short] == []
+    listed = [m for m in metrics.BY_KIND[kind].values() if m.estimand is not Estimand.QUANTILE]
+    assert [m.name for m in listed if f"`{m.name}`" not in TEXT] == []
+
+
+def test_the_percentiles_are_named_by_their_parts() -> None:
+    for metric in (m for m in metrics.PROFILE.values() if m.estimand is Estimand.QUANTILE):
+        what, percentile, _ = metric.name.split("_")
+        assert f"`{what}`" in TEXT
+        assert f"`_{percentile}_`" in TEXT
 
 
 def test_every_bound_and_every_key_of_a_rule_is_explained() -> None:
