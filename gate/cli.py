@@ -21,6 +21,7 @@ from gate.commands import baseline as baselines
 from gate.commands.calibrate import calibrate
 from gate.commands.compare import compare
 from gate.commands.decide import decide
+from gate.commands.doctor import doctor
 from gate.commands.fetch import fetch, online_worker
 from gate.commands.inspect import inspect
 from gate.commands.plan import plan
@@ -173,6 +174,7 @@ app.command()(plan)
 app.command()(calibrate)
 app.command()(compare)
 app.command()(decide)
+app.command()(doctor)
 app.add_typer(baselines.app)
 app.command()(inspect)
 

@@ -52,12 +52,12 @@ _QUERY_SECONDS = 10.0
 
 def default_device() -> str:
     """`cuda` where the NVIDIA driver shows a device, else `cpu`."""
-    return "cuda" if _gpus()[0] else "cpu"
+    return "cuda" if gpus()[0] else "cpu"
 
 
 def snapshot(device: str) -> Environment:
     """Describe this machine as it would run on `device` (`cpu`, `cuda`, `cuda:1`)."""
-    names, driver = _gpus() if device.startswith("cuda") else ((_cpu_name(),), None)
+    names, driver = gpus() if device.startswith("cuda") else ((cpu_name(),), None)
     packages = _versions()
     return Environment(
         platform=platform.platform(),
@@ -99,7 +99,7 @@ def _versions() -> dict[str, str]:
     return dict(sorted(found.items()))
 
 
-def _gpus() -> tuple[tuple[str, ...], str | None]:
+def gpus() -> tuple[tuple[str, ...], str | None]:
     """(names of the NVIDIA devices, driver version); empty where there is no driver."""
     answer = _output(["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"])
     rows = [line.rsplit(",", 1) for line in (answer or "").splitlines() if line.count(",") >= 1]
@@ -107,7 +107,16 @@ def _gpus() -> tuple[tuple[str, ...], str | None]:
     return names, rows[0][1].strip() if rows else None
 
 
-def _cpu_name() -> str:
+def capabilities() -> tuple[float, ...]:
+    """Compute capabilities of the NVIDIA devices in the order of `gpus`; empty where the driver does not say them."""
+    answer = _output(["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"])
+    try:
+        return tuple(float(line) for line in (answer or "").splitlines())
+    except ValueError:  # [N/A], or a driver that does not know the question
+        return ()
+
+
+def cpu_name() -> str:
     try:
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
             if line.startswith("model name"):

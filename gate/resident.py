@@ -6,10 +6,11 @@ Looks; ends nothing.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
+
+from gate.machine.processes import family
 
 _HELD = re.compile(r"^(?:RssAnon|RssShmem|VmSwap):\s+(\d+) kB$", re.MULTILINE)
 
@@ -24,7 +25,7 @@ def held_bytes(pid: int) -> int:
 
     0 for a process that is gone, and where the system does not say (other than Linux).
     """
-    return sum(_own_bytes(member) for member in _family(pid))
+    return sum(_own_bytes(member) for member in family(pid))
 
 
 def _own_bytes(pid: int) -> int:
@@ -33,14 +34,3 @@ def _own_bytes(pid: int) -> int:
     except OSError:
         return 0
     return 1024 * sum(int(kilobytes) for kilobytes in _HELD.findall(status))
-
-
-def _family(pid: int) -> Iterator[int]:
-    yield pid
-    for listing in Path(f"/proc/{pid}/task").glob("*/children"):
-        try:
-            children = listing.read_text(encoding="ascii").split()
-        except OSError:
-            continue
-        for child in children:
-            yield from _family(int(child))
