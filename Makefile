@@ -53,7 +53,7 @@ quant-env: constraints-quantizers.txt ## the quantizers' own environment (their 
 vllm-env: .venv-vllm/.installed ## vLLM on the CPU, in an environment of its own (docs/vllm.md; 2 minutes, 3 GB)
 
 test-vllm: $(STAMP) vllm-env ## the tests of the vllm backend: what it says in its environment, what the gate makes of it in ours
-	OMP_WAIT_POLICY=PASSIVE .venv-vllm/bin/python -m pytest -m vllm tests/contract tests/vllm/test_engine.py tests/vllm/test_difference.py tests/vllm/test_settings.py
+	OMP_WAIT_POLICY=PASSIVE .venv-vllm/bin/python -m pytest -m vllm tests/contract tests/vllm/test_engine.py tests/vllm/test_timing.py tests/vllm/test_figures.py tests/vllm/test_difference.py tests/vllm/test_settings.py
 	$(BIN)/python -m pytest -m vllm tests/vllm/test_runs.py tests/openai
 
 formats-env: .venv-formats/.installed ## the loaders of GPTQ, AWQ and HQQ, in an environment of their own (2 minutes, 1.5 GB)

@@ -210,7 +210,7 @@ class Worker:
     def open(self) -> BackendInfo:
         """Load the model.  Raises CheckpointError, WorkerError."""
         found = self._call(self._open_request, "while loading the model")
-        return BackendInfo(**{**found, "notes": tuple(found["notes"])})
+        return BackendInfo(**{**found, "notes": tuple(found["notes"]), "device_uuids": tuple(found["device_uuids"])})
 
     def begin(self, *, stage: Mapping[str, Any], context: Mapping[str, Any], on_progress: Progress) -> Stream:
         """Start measuring one stage; it goes on only while its stream is asked to, so several can take turns.
@@ -331,6 +331,11 @@ class Worker:
             return crossing(printable(reply["message"]))
         said = printable(reply["message"]).strip() or "no message"
         message = f"the {self._role} worker failed {doing}: {reply['class']}: {said}"
+        if reply["kind"] == "device_lost":
+            message = (
+                f"the {self._role} worker lost its device {doing} ({reply['class']}: {said.splitlines()[0]}): the GPU "
+                "failed or was taken away; look at nvidia-smi and the kernel's log (Xid), then run again"
+            )
         return WorkerError(message, kind=reply["kind"], stderr_tail=self._child.tail())
 
     def _hung(self, what: str) -> WorkerError:

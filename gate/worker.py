@@ -36,7 +36,21 @@ PROGRESS_SECONDS = 0.2
 
 _READ_BYTES = 1 << 16
 _SETTINGS: TypeAdapter[policy.Stage] = TypeAdapter(Annotated[policy.Stage, Field(discriminator="kind")])
-_OUT_OF_MEMORY_TEXTS = ("out of memory", "can't allocate memory", "not enough memory", "cublas_status_alloc_failed")
+_OUT_OF_MEMORY_TEXTS = (
+    *("out of memory", "can't allocate memory", "not enough memory"),
+    *("alloc_failed", "allocation_failed"),
+)
+
+_DEVICE_LOST_TEXTS = (
+    "gpu is lost",
+    "fallen off the bus",
+    "unspecified launch failure",
+    "cuda error: unknown error",
+    "no cuda-capable device",
+    "uncorrectable ecc error",
+    "busy or unavailable",
+)
+"""What CUDA and NVML say of a device that was there before; lower case."""
 
 
 class Busy:
@@ -211,11 +225,23 @@ def _out_of_memory(error: Exception) -> bool:
     )
 
 
+def _device_lost(error: Exception) -> bool:
+    return isinstance(error, RuntimeError) and any(text in str(error).lower() for text in _DEVICE_LOST_TEXTS)
+
+
 def _described(error: Exception) -> dict[str, str]:
     crossing = wire.crossing_name(error)
     if crossing is not None:
         return {"op": "error", "class": crossing, "kind": "", "message": str(error)}
-    kind = "out_of_memory" if _out_of_memory(error) else "protocol" if isinstance(error, FrameError) else "failed"
+    match error:
+        case FrameError():
+            kind = "protocol"
+        case _ if _out_of_memory(error):
+            kind = "out_of_memory"
+        case _ if _device_lost(error):
+            kind = "device_lost"
+        case _:
+            kind = "failed"
     message = str(error)[:2000]
     return {"op": "error", "class": type(error).__name__, "kind": kind, "message": message}
 

@@ -60,7 +60,9 @@ class BackendInfo:
 
     `unserved` says which kinds of stages this model cannot be measured by, each with the reason: a server without
     log-probabilities cannot serve `perplexity`.  `notes` are for the reader of the record: what the backend does
-    otherwise than asked, such as weights that are dequantized when they are loaded.
+    otherwise than asked, such as weights that are dequantized when they are loaded.  `device_uuids` are the GPUs that
+    hold the model, with or without NVML's prefix, and `compute_capability` is their lowest (8.9) as the backend knows
+    it; none on a CPU and of a server.
     """
 
     name: str
@@ -74,6 +76,8 @@ class BackendInfo:
     packages: Mapping[str, str]
     unserved: Mapping[str, str]
     notes: tuple[str, ...] = ()
+    device_uuids: tuple[str, ...] = ()
+    compute_capability: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -117,12 +121,75 @@ class Generation:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Timing:
-    """One timed batch: `ttft_seconds` to the first token, `step_seconds` for each later one."""
+    """One timed batch: `ttft_seconds` to the first token, `step_seconds` for each later one.
+
+    `energy_joules` is what the devices took for all of it, None where nothing counts it.
+    """
 
     batch_size: int
     prompt_tokens: int
     ttft_seconds: float
     step_seconds: tuple[float, ...]
+    energy_joules: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Arrival:
+    """A request of a serving load: when it comes (seconds from the start), the lengths of its prompt and its answer."""
+
+    at_seconds: float
+    prompt_tokens: int
+    new_tokens: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Served:
+    """A request that was answered whole.  Seconds from the start of the load; `due_seconds` is when it came.
+
+    What a client waits for counts from `due_seconds`, also where the engine could not take the request by then.
+    """
+
+    due_seconds: float
+    first_token_seconds: float
+    last_token_seconds: float
+    prompt_tokens: int
+    new_tokens: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Footprint:
+    """What a loaded model is made of; None is "not known here".
+
+    Attributes:
+        weights_bytes: parameters and buffers as they are held (a format that is dequantized on loading counts so).
+        weights_read_bytes: of them, what one decoding step reads: all but an input embedding that is only looked up.
+        kv_bytes_per_token: of one sequence, from a cache of the model.
+        flops_per_token: multiplications and additions of the matrices that every prompt token passes, without
+            attention and without the matrix that gives the logits of the last one.
+        kv_cache_reserved_bytes, kv_cache_tokens, max_sequences: an engine's own accounting of its key/value cache.
+        device_memory_bytes: of the devices that hold the model together; the machine's own for a CPU.
+        kv_block_tokens: an engine gives a sequence its cache in blocks of so many tokens.
+        device_share: part of the devices' memory that an engine was given.
+    """
+
+    weights_bytes: int | None
+    weights_read_bytes: int | None
+    kv_bytes_per_token: int | None
+    flops_per_token: int | None
+    kv_cache_reserved_bytes: int | None
+    kv_cache_tokens: int | None
+    max_sequences: int | None
+    device_memory_bytes: int | None
+    kv_block_tokens: int | None = None
+    device_share: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DeviceRates:
+    """What a device was measured to do in the model's dtype: bytes copied (read plus written), matmul flops."""
+
+    copy_bytes_per_second: float
+    matmul_flops_per_second: float
 
 
 class OutOfMemory(RuntimeError):
@@ -184,6 +251,25 @@ class Backend(Protocol):
         """Generate exactly `new_tokens` per sequence from random prompts and time it.  Raises OutOfMemory."""
         ...
 
+    def serve(self, arrivals: Sequence[Arrival], *, concurrency: int | None, seed: int) -> list[Served]:
+        """Answer requests as a server does, one result per arrival, in order.
+
+        Open loop (`concurrency` None): each comes at its `at_seconds`.  Closed loop: so many are always under way, and
+        `at_seconds` is not looked at.
+
+        Raises:
+            CouldNotMeasure: this backend serves no load; said without any arrival too.
+            OutOfMemory: a request does not fit.
+        """
+        ...
+
     def memory_bytes(self) -> Mapping[str, int]:
-        """Peaks so far, only those that apply: rss_peak_bytes, vram_peak_bytes, vram_reserved_bytes, …"""
+        """Peaks so far, only those that apply: the observed names of `metrics.PROFILE` that end in `peak_bytes`,
+        vram_reserved_bytes, vram_process_bytes, vram_context_bytes, vram_unused_bytes."""
+        ...
+
+    def footprint(self) -> Footprint: ...
+
+    def rates(self) -> DeviceRates | None:
+        """Measured when first asked for (a second or two); None where the device cannot be reached (a server)."""
         ...

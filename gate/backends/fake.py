@@ -14,10 +14,22 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gate.backends import BackendInfo, Checkpoint, Generation, Timing, Window, WindowScores
+from gate.backends import (
+    Arrival,
+    BackendInfo,
+    Checkpoint,
+    DeviceRates,
+    Footprint,
+    Generation,
+    Served,
+    Timing,
+    Window,
+    WindowScores,
+)
 from gate.backends.fake_faults import Faults
 from gate.backends.fake_settings import FakeSettings, load_answers, load_settings
 from gate.backends.fake_text import BOS, FIRST_BYTE, VOCABULARY, Distribution, hashed_unit
+from gate.backends.fake_times import Clock, Watch
 
 if TYPE_CHECKING:
     from lm_eval.api.model import LM
@@ -30,7 +42,18 @@ def open_backend(checkpoint: Checkpoint, device: str) -> FakeBackend:
     settings = load_settings(folder)
     faults = Faults(settings.faults)
     faults.strike("open", 1)
-    return FakeBackend(settings, load_answers(folder, settings), faults, checkpoint, device)
+    return FakeBackend(_taken_up(settings), load_answers(folder, settings), faults, checkpoint, device)
+
+
+def _taken_up(settings: FakeSettings) -> FakeSettings:
+    """With `slow_once`, slow in the process that takes the file away, and in no later one."""
+    if settings.slow_once is None:
+        return settings
+    try:
+        Path(settings.slow_once).unlink()
+    except FileNotFoundError:
+        return settings.model_copy(update={"slow_down": 1.0})
+    return settings
 
 
 class FakeBackend:
@@ -45,7 +68,7 @@ class FakeBackend:
         self._batch_size = checkpoint.batch_size
         self._device = device
         self._distribution = Distribution(settings)
-        self._timed = 0
+        self._clock = Clock(settings)
         self.info = BackendInfo(
             name="fake",
             device=device,
@@ -58,6 +81,7 @@ class FakeBackend:
             packages=settings.packages,
             unserved=settings.unserved,
             notes=settings.notes,
+            device_uuids=settings.device_uuids,
         )
 
     def encode(self, text: str) -> list[int]:
@@ -112,21 +136,49 @@ class FakeBackend:
 
     def timed_batch(self, *, batch_size: int, prompt_tokens: int, new_tokens: int, seed: int) -> Timing:
         self._work("timed_batch", 1)
-        self._timed += 1
-        s = self._settings
-        noise = [1 + s.timing_noise * (2 * hashed_unit(s.seed, seed, self._timed, i) - 1) for i in range(new_tokens)]
-        return Timing(
-            batch_size=batch_size,
-            prompt_tokens=prompt_tokens,
-            ttft_seconds=noise[0] * batch_size * prompt_tokens / s.prefill_tokens_per_second,
-            step_seconds=tuple(x * batch_size / s.decode_tokens_per_second for x in noise[1:]),
-        )
+        return self._clock.batch(batch_size=batch_size, prompt_tokens=prompt_tokens, new_tokens=new_tokens, seed=seed)
+
+    def serve(self, arrivals: Sequence[Arrival], *, concurrency: int | None, seed: int) -> list[Served]:
+        self._work("serve", len(arrivals))
+        return self._clock.load(arrivals, concurrency=concurrency, seed=seed)
+
+    def watch(self) -> Watch:
+        """Its times are not this machine's, so what disturbs this machine is not what disturbs them."""
+        return self._clock.watch()
 
     def memory_bytes(self) -> Mapping[str, int]:
         s = self._settings
         rss = s.rss_peak_bytes or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        cuda = {} if self._device == "cpu" else {"vram_peak_bytes": s.vram_bytes, "vram_reserved_bytes": s.vram_bytes}
-        return {"rss_peak_bytes": rss, **cuda}
+        found = {"rss_peak_bytes": rss, "load_rss_peak_bytes": rss, "activation_peak_bytes": s.activation_peak_bytes}
+        if self._device.startswith("cuda"):
+            found["vram_peak_bytes"] = found["vram_reserved_bytes"] = found["load_vram_peak_bytes"] = s.vram_bytes
+            found["vram_unused_bytes"] = 0
+            if s.vram_context_bytes is not None:
+                found["vram_context_bytes"] = s.vram_context_bytes
+                found["vram_process_bytes"] = s.vram_bytes + s.vram_context_bytes
+        return {name: value for name, value in found.items() if value is not None}
+
+    def footprint(self) -> Footprint:
+        s = self._settings
+        tokens, kv = s.kv_cache_tokens, s.kv_bytes_per_token
+        return Footprint(
+            weights_bytes=s.weights_bytes,
+            weights_read_bytes=s.weights_bytes,
+            kv_bytes_per_token=kv,
+            flops_per_token=2 * s.n_parameters,
+            kv_cache_reserved_bytes=None if tokens is None or kv is None else tokens * kv,
+            kv_cache_tokens=tokens,
+            max_sequences=s.max_sequences,
+            device_memory_bytes=s.device_memory_bytes,
+        )
+
+    def rates(self) -> DeviceRates | None:
+        s = self._settings
+        if s.copy_bytes_per_second is None:
+            return None
+        return DeviceRates(
+            copy_bytes_per_second=s.copy_bytes_per_second, matmul_flops_per_second=s.matmul_flops_per_second
+        )
 
     def rolling(self, text: str) -> float:
         """Log-likelihood of a whole text in nats."""

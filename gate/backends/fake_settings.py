@@ -6,6 +6,7 @@ Reads two files; runs nothing.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal
@@ -17,6 +18,7 @@ from gate.errors import CheckpointError
 Rate = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0)]
 Amount = Annotated[float, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
 
 
 class Strict(BaseModel):
@@ -26,7 +28,7 @@ class Strict(BaseModel):
 class Fault(Strict):
     """What goes wrong, in which operation, after how many items of it went well."""
 
-    op: Literal["open", "score", "loglikelihood", "generate", "timed_batch"]
+    op: Literal["open", "score", "loglikelihood", "generate", "timed_batch", "serve"]
     after: Count = 0
     action: Literal["raise", "memory_error", "out_of_memory", "sigkill", "sigsegv", "exit", "hang", "freeze"] = Field(
         description="hang: sleep for ever, heartbeats go on; freeze: the same with the interpreter lock held"
@@ -58,8 +60,31 @@ class FakeSettings(Strict):
     load_seconds: Amount = 0.5
     rss_peak_bytes: Count | None = Field(100_000_000, description="null: that of the process")
     vram_bytes: Count = 50_000_000
-    prefill_tokens_per_second: Annotated[float, Field(gt=0)] = 10_000.0
-    decode_tokens_per_second: Annotated[float, Field(gt=0)] = 1_000.0
+    vram_context_bytes: Count | None = Field(None, description="null: NVML does not show this process")
+    activation_peak_bytes: Count | None = 1_000_000
+    weights_bytes: Count | None = 2_000_000
+    kv_bytes_per_token: Count | None = 1_000
+    kv_cache_tokens: Count | None = Field(None, description="of an engine's reserved key/value cache; null: no engine")
+    max_sequences: Count | None = Field(None, description="of an engine's scheduler; null: no engine")
+    device_memory_bytes: Count | None = 1_000_000_000
+    device_uuids: tuple[str, ...] = ()
+    copy_bytes_per_second: Positive | None = Field(1e10, description="null: the device cannot be measured")
+    matmul_flops_per_second: Positive = 1e11
+    prefill_tokens_per_second: Positive = 10_000.0
+    decode_tokens_per_second: Positive = 1_000.0
+    serves_requests_per_second: Positive | None = Field(None, description="most that it takes up; null: serves no load")
+    joules_per_token: Amount | None = Field(None, description="null: nothing counts energy")
+    fits_batch: Count | None = Field(None, description="larger batches run out of memory; null: all fit")
+    slow_down: Positive = Field(1.0, description="times all times, of the batches from slow_after to slow_until")
+    slow_after: Count = Field(0, description="batches and loads, warm-ups included, that this process runs before")
+    slow_until: Amount = math.inf
+    slow_once: str | None = Field(
+        None, description="path of a file: only the process that finds it when it opens, and takes it away, is slow"
+    )
+    conditions: Annotated[tuple[dict[str, float], ...], Field(min_length=1)] = Field(
+        ({"cpu_wait_share": 0.0, "cpu_steal_share": 0.0, "cpu_load": 0.0},),
+        description="what the machine is like in each timing block that this process runs; the last for all others",
+    )
     timing_noise: Rate = 0.02
     sleep_seconds: Amount = Field(0.0, description="real time spent on each item")
     noise_bytes: Count = Field(0, description="rubbish written to stdout and to stderr for each item")

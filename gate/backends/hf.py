@@ -13,13 +13,30 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from gate.backends import BackendInfo, Checkpoint, Generation, Timing, Window, WindowScores
+from gate.backends import (
+    Arrival,
+    BackendInfo,
+    Checkpoint,
+    DeviceRates,
+    Footprint,
+    Generation,
+    Served,
+    Timing,
+    Window,
+    WindowScores,
+)
+from gate.backends.hf_footprint import footprint
 from gate.backends.hf_generate import Generator
-from gate.backends.hf_load import devices, load
-from gate.backends.hf_memory import PeakMemory, prefix_budget_bytes
+from gate.backends.hf_load import check_device, devices, load
+from gate.backends.hf_memory import compute_capability, device_uuid, prefix_budget_bytes
+from gate.backends.hf_peaks import Batch, ServingMemory
 from gate.backends.hf_prefix_check import open_scorer
 from gate.backends.hf_score import Scorer
+from gate.backends.hf_timing import timed_batch
+from gate.backends.rates import measured
 from gate.backends.tokenized import loglikelihoods, rendered
+from gate.errors import CouldNotMeasure
+from gate.machine.gpus import open_gpus
 
 if TYPE_CHECKING:
     import numpy as np
@@ -57,7 +74,11 @@ _UNSET_LENGTH = 10**9
 
 
 def open_backend(checkpoint: Checkpoint, device: str) -> HFBackend:
-    """Load the checkpoint.  Raises CheckpointError; an environment variable QUANTGATE_THREADS sets torch's threads."""
+    """Load the checkpoint.  Raises CheckpointError, and CouldNotMeasure where torch has no such device.
+
+    An environment variable QUANTGATE_THREADS sets torch's threads.
+    """
+    check_device(device)
     threads = os.environ.get("QUANTGATE_THREADS")
     if threads:
         torch.set_num_threads(int(threads))
@@ -96,7 +117,12 @@ class HFBackend:
         self._tokenizer = tokenizer
         self._batch_size = batch_size
         self._harness: LM | None = None
-        self._memory = PeakMemory(*devices(model))
+        placed = devices(model)
+        uuids = tuple(device_uuid(d) for d in placed if d.type == "cuda")
+        self._gpus = open_gpus(uuids)
+        self._memory = ServingMemory(*placed, gpus=self._gpus)
+        self._footprint: Footprint | None = None
+        self._rates: DeviceRates | None = None
         context_length = _context_length(model.config, tokenizer)
         self._requests, prefix_notes = open_scorer(
             model, context_length, batch_size=batch_size, budget_bytes=prefix_budget_bytes
@@ -113,6 +139,8 @@ class HFBackend:
             packages=_versions(),
             unserved={},
             notes=(*notes, *prefix_notes),
+            device_uuids=uuids,
+            compute_capability=compute_capability(placed),
         )
         self._scorer = Scorer(model, batch_size=batch_size)
         self._generator = Generator(model, tokenizer, context_length, batch_size=batch_size)
@@ -160,13 +188,31 @@ class HFBackend:
 
     def timed_batch(self, *, batch_size: int, prompt_tokens: int, new_tokens: int, seed: int) -> Timing:
         self._requests.store.clear()  # what scoring holds is not there when a model is served
-        self._memory.serve()
-        return self._generator.timed(
-            batch_size=batch_size, prompt_tokens=prompt_tokens, new_tokens=new_tokens, seed=seed
-        )
+        self._memory.peaks.serve()
+        batch = Batch(batch_size, prompt_tokens, new_tokens, seed)
+        timing = self._run(batch)
+        self._memory.served(batch)
+        return timing
+
+    def _run(self, batch: Batch) -> Timing:
+        return timed_batch(self._model, **batch._asdict(), gpus=self._gpus)
+
+    def serve(self, arrivals: Sequence[Arrival], *, concurrency: int | None, seed: int) -> list[Served]:
+        raise CouldNotMeasure("the hf backend batches by hand and serves no load: use --backend vllm")
 
     def memory_bytes(self) -> Mapping[str, int]:
-        return self._memory.read()
+        return self._memory.read(self._run, self.footprint().kv_bytes_per_token)
+
+    def footprint(self) -> Footprint:
+        if self._footprint is None:
+            self._footprint = footprint(self._model)
+        return self._footprint
+
+    def rates(self) -> DeviceRates:
+        if self._rates is None:
+            with self._memory.peaks.aside():
+                self._rates = measured(self._model.device, self._model.dtype)
+        return self._rates
 
 
 def _context_length(config: Any, tokenizer: PreTrainedTokenizerBase) -> int:

@@ -164,6 +164,12 @@ def in_effect(model: PreTrainedModel, found: Format) -> Iterator[str]:
             f"{found.name}: transformers unpacks the weights to {dtype} {when}; scores include their rounding, "
             f"memory and speed are those of {dtype} weights"
         )
+    layers = [m for m in model.modules() if hasattr(m, "in_features")]  # a quantized cache is on attention modules
+    if any(getattr(getattr(m, "quantization_scheme", None), "input_activations", None) for m in layers):
+        yield (
+            f"{found.name}: activations are rounded to the format and put back into {dtype} before each layer, at "
+            f"every step: slower than {dtype} alone, and no measure of kernels that compute in the format"
+        )
     if found.on_load == "torchao-int4":
         yield "torchao-int4: 4-bit weights are held in 8 bits each; memory and speed are not those of a 4-bit model"
 

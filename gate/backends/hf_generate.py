@@ -1,22 +1,19 @@
-"""Text from prompts in left-padded batches, and the timing of a batch step by step.
+"""Text from prompts in left-padded batches.
 
 Decoding is plain greedy or plain sampling: penalties that a checkpoint's generation_config asks for are not applied.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
 
-from gate.backends import Generation, OutOfMemory, Timing
-from gate.backends.hf_memory import Batches, is_out_of_memory, release
-from gate.backends.hf_score import logits_of_last
+from gate.backends import Generation
+from gate.backends.hf_memory import Batches
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -68,45 +65,9 @@ class Generator:
         )
         torch.manual_seed(seed)
         stops = [s for s in stop if s]
-        with self._undisturbed():
+        with undisturbed(self._model):
             done = list(self._batches.run([encoded[i] for i in order], lambda batch: self._batch(batch, config, stops)))
         return [generation for _, generation in sorted(zip(order, done, strict=True), key=lambda pair: pair[0])]
-
-    @torch.inference_mode()
-    def timed(self, *, batch_size: int, prompt_tokens: int, new_tokens: int, seed: int) -> Timing:
-        """Prefill and greedy decoding of random prompts with a key/value cache.  Raises OutOfMemory."""
-        try:
-            return self._timed(batch_size, prompt_tokens, new_tokens, seed)
-        except (RuntimeError, MemoryError) as problem:
-            if not is_out_of_memory(problem):
-                raise
-            message = f"out of memory at batch size {batch_size}, {prompt_tokens} + {new_tokens} tokens"
-        release()
-        raise OutOfMemory(message)
-
-    def _timed(self, batch_size: int, prompt_tokens: int, new_tokens: int, seed: int) -> Timing:
-        device = self._model.device
-        vocabulary = self._model.get_input_embeddings().num_embeddings
-        random = torch.Generator().manual_seed(seed)
-        ids = torch.randint(vocabulary, (batch_size, prompt_tokens), generator=random).to(device)
-        marks: list[float] = []
-        cache: Any = None
-        keep = logits_of_last(self._model, 1)
-        self._mark(marks)
-        for _ in range(new_tokens):
-            output = self._model(input_ids=ids, past_key_values=cache, use_cache=True, **keep)
-            cache = output.past_key_values
-            ids = output.logits[:, -1:].argmax(dim=-1)
-            self._mark(marks)
-        steps = [after - before for before, after in pairwise(marks)]
-        return Timing(
-            batch_size=batch_size, prompt_tokens=prompt_tokens, ttft_seconds=steps[0], step_seconds=tuple(steps[1:])
-        )
-
-    def _mark(self, marks: list[float]) -> None:
-        if self._model.device.type == "cuda":
-            torch.cuda.synchronize(self._model.device)
-        marks.append(time.perf_counter())
 
     def _encode(self, prompt: str) -> list[int]:
         """With the tokenizer's own start token, unless a chat template has put it there already."""
@@ -141,15 +102,16 @@ class Generator:
         finish = "stop" if cuts or end is not None else "length"
         return Generation(text=text[: min(cuts)] if cuts else text, n_tokens=len(tokens), finish=finish)
 
-    @contextmanager
-    def _undisturbed(self) -> Iterator[None]:
-        """Hide the checkpoint's generation_config, from which `generate` would fill in sampling and penalties."""
-        own = self._model.generation_config
-        self._model.generation_config = GenerationConfig()
-        try:
-            yield
-        finally:
-            self._model.generation_config = own
+
+@contextmanager
+def undisturbed(model: PreTrainedModel) -> Iterator[None]:
+    """Hide the checkpoint's generation_config, from which `generate` would fill in sampling, penalties and ends."""
+    own = model.generation_config
+    model.generation_config = GenerationConfig()
+    try:
+        yield
+    finally:
+        model.generation_config = own
 
 
 class StopAtText(StoppingCriteria):  # type: ignore[misc]  # transformers is untyped

@@ -21,7 +21,7 @@ from transformers.utils.logging import disable_progress_bar
 from gate.backends import Checkpoint, hf_formats
 from gate.backends.hf_formats import Format
 from gate.backends.hf_memory import is_out_of_memory
-from gate.errors import CheckpointError
+from gate.errors import CheckpointError, CouldNotMeasure
 from gate.formats import load_problems
 
 _SHOWN_KEYS = 3
@@ -66,6 +66,25 @@ def load(checkpoint: Checkpoint, device: str) -> Loaded:
     with _explained(checkpoint.path):
         model, notes = _model(checkpoint, config, found, device)
     return Loaded(model=model, tokenizer=tokenizer, notes=notes)
+
+
+def check_device(device: str) -> None:
+    """Raises CouldNotMeasure when this torch cannot reach `device` (`cpu`, `cuda`, `cuda:1`)."""
+    wanted = torch.device(device)
+    if wanted.type != "cuda":
+        return
+    if not torch.backends.cuda.is_built():  # type: ignore[no-untyped-call]
+        raise CouldNotMeasure(
+            f"this torch is a CPU build ({torch.__version__}), expected one with CUDA for --device {device}: install "
+            "one (https://pytorch.org/get-started/locally), or use --device cpu"
+        )
+    count = torch.cuda.device_count()
+    if count <= (wanted.index or 0):
+        found = "no CUDA device" if count == 0 else "only cuda:0" if count == 1 else f"only cuda:0 to cuda:{count - 1}"
+        raise CouldNotMeasure(
+            f"torch {torch.__version__} finds {found}, expected {device}: see `nvidia-smi` and CUDA_VISIBLE_DEVICES, "
+            "or use another --device"
+        )
 
 
 def devices(model: PreTrainedModel) -> tuple[torch.device, ...]:

@@ -6,10 +6,11 @@ Frees nothing but torch's cache; the model stays loaded.
 from __future__ import annotations
 
 import contextlib
-import os
+import ctypes
 import resource
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -26,7 +27,8 @@ _R = TypeVar("_R")
 
 PREFIX_SHARE = "25%"
 _CGROUP = Path("/sys/fs/cgroup")
-_TEXTS = ("out of memory", "can't allocate memory", "not enough memory")
+_TEXTS = ("out of memory", "can't allocate memory", "not enough memory", "alloc_failed", "allocation_failed")
+"""Lower case; the last two are of libraries: CUBLAS_STATUS_ALLOC_FAILED and its like."""
 
 
 def is_out_of_memory(problem: BaseException) -> bool:
@@ -37,8 +39,12 @@ def is_out_of_memory(problem: BaseException) -> bool:
 
 
 def release() -> None:
+    """Give back what torch and the C library hold of memory that was freed."""
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+    if sys.platform == "linux":
+        with contextlib.suppress(AttributeError):  # another C library than GNU's has no such call
+            ctypes.CDLL(None).malloc_trim(0)
 
 
 def prefix_budget_bytes(setting: str | float | None, devices: Iterable[torch.device]) -> int:
@@ -60,11 +66,36 @@ def free_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     available = int(psutil.virtual_memory().available)
-    limit, used = _CGROUP / "memory.max", _CGROUP / "memory.current"
-    if limit.is_file() and used.is_file() and (text := limit.read_text().strip()).isdecimal():
+    limit, used = _container_bytes(), _CGROUP / "memory.current"
+    if limit is not None and used.is_file():
         # the page cache of files that were read counts as used, and goes when memory is wanted
-        available = min(available, max(0, int(text) - int(used.read_text()) + _reclaimable_bytes()))
+        available = min(available, max(0, limit - int(used.read_text()) + _reclaimable_bytes()))
     return available
+
+
+def total_bytes(device: torch.device) -> int:
+    """What a device has; for the CPU, the machine's memory within the limit of the container."""
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    machine, limit = int(psutil.virtual_memory().total), _container_bytes()
+    return machine if limit is None else min(machine, limit)
+
+
+def device_uuid(device: torch.device) -> str:
+    """As torch says it: without NVML's prefix, which tells a whole GPU from a part of one."""
+    return str(torch.cuda.get_device_properties(device).uuid).removeprefix("GPU-").removeprefix("MIG-")
+
+
+def compute_capability(devices: Iterable[torch.device]) -> float | None:
+    """The lowest of the GPUs among them (8.9), by torch; None without one."""
+    found = [torch.cuda.get_device_capability(device) for device in devices if device.type == "cuda"]
+    return min((major + minor / 10 for major, minor in found), default=None)
+
+
+def _container_bytes() -> int | None:
+    limit = _CGROUP / "memory.max"
+    text = limit.read_text().strip() if limit.is_file() else ""
+    return int(text) if text.isdecimal() else None
 
 
 def _reclaimable_bytes() -> int:
@@ -113,8 +144,9 @@ class PeakMemory:
 
     def __init__(self, *devices: torch.device) -> None:
         """Call it when the model has just been loaded."""
+        self.loading = peaks(*devices)
         self._devices = devices
-        self._loading = peaks(*devices)
+        self._kept: Mapping[str, int] = {}  # from before counting last began afresh
         self._is_serving = False
 
     def serve(self) -> None:
@@ -122,17 +154,41 @@ class PeakMemory:
         if self._is_serving:
             return
         self._is_serving = True
+        self._kept = {}
         release()
-        for device in self._devices:
-            if device.type == "cuda":
-                torch.cuda.reset_peak_memory_stats(device)
-        with contextlib.suppress(OSError):  # Linux: 5 resets the peak of the resident set (proc_pid_clear_refs(5))
-            Path("/proc/self/clear_refs").write_bytes(b"5")
+        restart(*self._devices)
+
+    def begin(self) -> None:
+        """Count afresh from here, and keep what was counted."""
+        self._kept = self.serving()
+        restart(*self._devices)
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """What happens meanwhile does not count."""
+        self._kept = self.serving()
+        try:
+            yield
+        finally:
+            release()
+            restart(*self._devices)
+
+    def serving(self) -> Mapping[str, int]:
+        """In bytes, since serving began, or so far when nothing was served."""
+        return {name: max(value, self._kept.get(name, 0)) for name, value in peaks(*self._devices).items()}
 
     def read(self) -> Mapping[str, int]:
-        """In bytes; the larger of loading and serving, or so far when nothing was served."""
-        now = peaks(*self._devices)
-        return {name: max(value, self._loading.get(name, 0)) for name, value in now.items()}
+        """In bytes; the larger of loading and serving."""
+        return {name: max(value, self.loading.get(name, 0)) for name, value in self.serving().items()}
+
+
+def restart(*devices: torch.device) -> None:
+    """Let peaks count from what is held now."""
+    for device in devices:
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+    with contextlib.suppress(OSError):  # Linux: 5 resets the peak of the resident set (proc_pid_clear_refs(5))
+        Path("/proc/self/clear_refs").write_bytes(b"5")
 
 
 def peaks(*devices: torch.device) -> Mapping[str, int]:
@@ -143,27 +199,4 @@ def peaks(*devices: torch.device) -> Mapping[str, int]:
     if gpus:
         found["vram_peak_bytes"] = sum(map(torch.cuda.max_memory_allocated, gpus))
         found["vram_reserved_bytes"] = sum(map(torch.cuda.max_memory_reserved, gpus))
-        process = _process_vram_bytes()
-        if process is not None:
-            found["vram_process_bytes"] = process
     return found
-
-
-def _process_vram_bytes() -> int | None:
-    """What the driver counts for this process now (context included), or None without NVML."""
-    try:
-        import pynvml
-    except ImportError:
-        return None
-
-    try:
-        pynvml.nvmlInit()
-        used = [
-            process.usedGpuMemory
-            for index in range(pynvml.nvmlDeviceGetCount())
-            for process in pynvml.nvmlDeviceGetComputeRunningProcesses(pynvml.nvmlDeviceGetHandleByIndex(index))
-            if process.pid == os.getpid() and process.usedGpuMemory is not None
-        ]
-    except pynvml.NVMLError:
-        return None
-    return sum(used) if used else None

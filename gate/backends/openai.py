@@ -17,7 +17,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gate.backends import BackendInfo, Checkpoint, Generation, Timing, Window, WindowScores
+from gate.backends import (
+    Arrival,
+    BackendInfo,
+    Checkpoint,
+    DeviceRates,
+    Footprint,
+    Generation,
+    Timing,
+    Window,
+    WindowScores,
+)
+from gate.backends import Served as ServedRequest
 from gate.backends.openai_client import Body, Client, RequestFailed, address
 from gate.backends.openai_probe import EVERY_TOKEN, PLAIN, Served, probe, scoring, timing
 from gate.backends.openai_reply import generation, prompt_logprobs
@@ -185,9 +196,33 @@ class OpenaiBackend:
             step_seconds=tuple(after - before for before, after in pairwise(arrivals)),
         )
 
+    def serve(self, arrivals: Sequence[Arrival], *, concurrency: int | None, seed: int) -> list[ServedRequest]:
+        """Raises CouldNotMeasure: who else asks the server, and what its network does, is not known here."""
+        raise CouldNotMeasure(
+            "the openai backend does not put a serving load on a server: other clients and the network would be part "
+            "of what is measured; use --backend vllm, or the server's own benchmark"
+        )
+
     def memory_bytes(self) -> Mapping[str, int]:
         """Nothing: the model's memory is the server's, and this process' own says nothing of it."""
         return {}
+
+    def footprint(self) -> Footprint:
+        """Nothing is known of what the server holds."""
+        return Footprint(
+            weights_bytes=None,
+            weights_read_bytes=None,
+            kv_bytes_per_token=None,
+            flops_per_token=None,
+            kv_cache_reserved_bytes=None,
+            kv_cache_tokens=None,
+            max_sequences=None,
+            device_memory_bytes=None,
+        )
+
+    def rates(self) -> DeviceRates | None:
+        """None: the device is the server's."""
+        return None
 
     def _logprobs(
         self, asked: Sequence[tuple[Sequence[int], int]]

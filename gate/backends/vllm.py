@@ -12,7 +12,18 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from gate.backends import BackendInfo, Checkpoint, Generation, Timing, Window, WindowScores
+from gate.backends import (
+    Arrival,
+    BackendInfo,
+    Checkpoint,
+    DeviceRates,
+    Footprint,
+    Generation,
+    Served,
+    Timing,
+    Window,
+    WindowScores,
+)
 from gate.backends.tokenized import loglikelihoods, rendered
 from gate.backends.vllm_load import explained, load, prepare, stored_numbers
 
@@ -72,6 +83,7 @@ class VllmBackend:
         self._scorer.check()
         self._generator = Generator(self._engine, self._tokenizer)
         self._harness: LM | None = None
+        self._rates: DeviceRates | None = None
         self.info = BackendInfo(
             name="vllm",
             device=device,
@@ -83,7 +95,9 @@ class VllmBackend:
             has_logits=self._scorer.reaches_any_id,
             packages=_versions(),
             unserved={},
-            notes=tuple(_notes(llm.llm_engine.model_config, self._scorer.reaches_any_id)),
+            notes=tuple(_notes(llm.llm_engine.model_config, self._scorer.reaches_any_id, device != "cpu")),
+            device_uuids=self._engine.memory.device_uuids,
+            compute_capability=self._engine.memory.compute_capability,
         )
 
     def encode(self, text: str) -> list[int]:
@@ -120,15 +134,33 @@ class VllmBackend:
         return self._harness
 
     def timed_batch(self, *, batch_size: int, prompt_tokens: int, new_tokens: int, seed: int) -> Timing:
-        return self._generator.timed(
-            batch_size=batch_size, prompt_tokens=prompt_tokens, new_tokens=new_tokens, seed=seed
+        from gate.backends.vllm_timing import timed_batch
+
+        return timed_batch(
+            self._engine, batch_size=batch_size, prompt_tokens=prompt_tokens, new_tokens=new_tokens, seed=seed
         )
 
+    def serve(self, arrivals: Sequence[Arrival], *, concurrency: int | None, seed: int) -> list[Served]:
+        from gate.backends.vllm_timing import serve
+
+        return serve(self._engine, arrivals, concurrency=concurrency, seed=seed)
+
     def memory_bytes(self) -> Mapping[str, int]:
-        return self._engine.memory_bytes()
+        def again(batch_size: int, prompt_tokens: int) -> Timing:
+            return self.timed_batch(batch_size=batch_size, prompt_tokens=prompt_tokens, new_tokens=2, seed=0)
+
+        return self._engine.memory.peaks(again)
+
+    def footprint(self) -> Footprint:
+        return self._engine.memory.footprint()
+
+    def rates(self) -> DeviceRates:
+        if self._rates is None:
+            self._rates = self._engine.memory.rates()
+        return self._rates
 
 
-def _notes(config: Any, reaches_any_id: bool) -> Iterator[str]:
+def _notes(config: Any, reaches_any_id: bool, on_gpu: bool) -> Iterator[str]:
     stored = getattr(config.hf_config, "dtype", None)
     if stored == torch.float32 != config.dtype:
         ran = str(config.dtype).removeprefix("torch.")
@@ -137,6 +169,11 @@ def _notes(config: Any, reaches_any_id: bool) -> Iterator[str]:
         yield (
             "vLLM's first model runner gives no log-probabilities at given ids when a model is spread over processes: "
             "there is no divergence from the baseline"
+        )
+    if on_gpu:
+        yield (
+            "vram_peak is what vLLM needed: weights, the activations of the largest step that it allows, and the "
+            "key/value cache of the largest batch that ran; vram_reserved is what it set aside"
         )
 
 

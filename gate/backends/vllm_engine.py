@@ -5,7 +5,7 @@ Knows what vLLM allows and nothing of texts, windows or tasks; after a failure i
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,7 +14,8 @@ from vllm import SamplingParams
 from vllm.exceptions import VLLMClientError
 
 from gate.backends import OutOfMemory
-from gate.backends.hf_memory import Batches, is_out_of_memory, peaks, release
+from gate.backends.hf_memory import Batches, is_out_of_memory, release
+from gate.backends.vllm_memory import Memory
 
 _ALL = 1 << 30
 _RESERVED_TOKENS = 2
@@ -43,7 +44,7 @@ class Engine:
         """Whether its model runner takes the ids to score (`SamplingParams.prompt_logprob_token_ids`)."""
         self.shows_logits = int(config.parallel_config.world_size) == 1
         """Whether the model is in this process."""
-        self._cache = config.cache_config
+        self.memory = Memory(llm)
         self._batches = Batches(batch_size or _ALL)
         self._logits: list[torch.Tensor] | None = None
         if self.shows_logits and not self.scores_given_ids:
@@ -60,17 +61,29 @@ class Engine:
 
     def steps(self, prompts: Sequence[Sequence[int]], params: Any) -> Iterator[list[Any]]:
         """What each step of the engine brings, for requests that start together.  Raises OutOfMemory."""
-        engine = self.llm.llm_engine
-        with self._emptied_on_failure():
+        with self.emptied_on_failure():
             for number, prompt in enumerate(prompts):
-                engine.add_request(str(number), {"prompt_token_ids": list(prompt)}, params)
-            while engine.has_unfinished_requests():
-                yield engine.step()
+                self.add(str(number), prompt, params)
+            while self.n_under_way:
+                yield self.step()
 
-    def kv_cache_holds(self, sequences: int, tokens: int) -> bool:
-        """Whether so many sequences of `tokens` tokens each fit into the key/value cache together."""
-        block = int(self._cache.block_size)
-        return sequences * -(-tokens // block) * block <= int(self._cache.kv_cache_size_tokens)
+    @property
+    def n_under_way(self) -> int:
+        """Requests that were added and are not answered yet."""
+        return int(self.llm.llm_engine.get_num_unfinished_requests())
+
+    def add(self, name: str, prompt: Sequence[int], params: Any, *, arrived: float | None = None) -> None:
+        """Hand a request in, within `emptied_on_failure`.
+
+        Args:
+            arrived: when it came, in seconds since the epoch, if that was earlier than now.
+        """
+        self.llm.llm_engine.add_request(name, {"prompt_token_ids": list(prompt)}, params, arrival_time=arrived)
+
+    def step(self) -> list[Any]:
+        """Run all requests under way one step further; what vLLM has to say of them then."""
+        outputs: list[Any] = self.llm.llm_engine.step()
+        return outputs
 
     @contextmanager
     def watched(self) -> Iterator[list[torch.Tensor]]:
@@ -80,13 +93,6 @@ class Engine:
             yield self._logits
         finally:
             self._logits = None
-
-    def memory_bytes(self) -> Mapping[str, int]:
-        """Peaks of all processes of the engine together; on a GPU also what weights and key/value cache take."""
-        parts = self.llm.collective_rpc(_memory)
-        if not self.shows_logits:
-            parts.append(dict(peaks(torch.device("cpu"))))  # this process, which holds no model
-        return {name: sum(part.get(name, 0) for part in parts) for name in parts[0]}
 
     def _watch(self, model: Any) -> None:
         compute = model.compute_logits
@@ -100,7 +106,7 @@ class Engine:
         model.compute_logits = watched
 
     def _run(self, requests: Sequence[tuple[Sequence[int], Any]]) -> Sequence[Any]:
-        with self._emptied_on_failure():
+        with self.emptied_on_failure():
             outputs: list[Any] = self.llm.generate(
                 [{"prompt_token_ids": list(prompt)} for prompt, _ in requests],
                 [params for _, params in requests],
@@ -109,7 +115,7 @@ class Engine:
         return outputs
 
     @contextmanager
-    def _emptied_on_failure(self) -> Iterator[None]:
+    def emptied_on_failure(self) -> Iterator[None]:
         """vLLM leaves requests in the engine when a step fails: the next ones would get their answers."""
         try:
             yield
@@ -122,18 +128,3 @@ class Engine:
             if isinstance(problem, VLLMClientError):
                 raise ValueError(str(problem)) from problem  # a request that cannot be served, as elsewhere
             raise
-
-
-def _memory(worker: Any) -> dict[str, int]:
-    """In each process that holds a part of the model."""
-    found = dict(peaks(worker.device))
-    if worker.device.type == "cuda":
-        runner = worker.model_runner
-        found["vram_weights_bytes"] = int(runner.model_memory_usage)
-        found["vram_kv_cache_bytes"] = sum(_storage_bytes(cache) for cache in runner.kv_caches)
-    return found
-
-
-def _storage_bytes(cache: Any) -> int:
-    tensors = cache if isinstance(cache, list | tuple) else [cache]
-    return sum(t.numel() * t.element_size() for t in tensors)

@@ -1,4 +1,4 @@
-"""Text from prompts, and the timing of a batch step by step, from one vLLM engine.
+"""Text from prompts, from one vLLM engine.
 
 Decoding is plain greedy or plain sampling: penalties that a checkpoint's generation_config asks for are not applied.
 """
@@ -6,14 +6,10 @@ Decoding is plain greedy or plain sampling: penalties that a checkpoint's genera
 from __future__ import annotations
 
 import random
-import time
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Any
 
-from vllm.sampling_params import RequestOutputKind
-
-from gate.backends import Generation, OutOfMemory, Timing
+from gate.backends import Generation
 from gate.backends.vllm_engine import Engine, sampling
 
 SEED_BITS = 63
@@ -48,55 +44,6 @@ class Generator:
             for _ in encoded
         ]
         return [_finished(output.outputs[0], stops) for output in self._engine.run(encoded, params)]
-
-    def timed(self, *, batch_size: int, prompt_tokens: int, new_tokens: int, seed: int) -> Timing:
-        """Random prompts, none from the prefix cache, and greedy decoding that no end of sequence stops.
-
-        A step is over when every sequence has its next token.  Raises OutOfMemory when not all can run together.
-        """
-        self._check_room(batch_size, prompt_tokens + new_tokens)
-        draw = random.Random(seed)
-        prompts = [
-            [draw.randrange(self._engine.vocabulary_size) for _ in range(prompt_tokens)] for _ in range(batch_size)
-        ]
-        params = sampling(
-            temperature=0.0,
-            max_tokens=new_tokens,
-            ignore_eos=True,
-            detokenize=False,
-            skip_reading_prefix_cache=True,
-            output_kind=RequestOutputKind.CUMULATIVE,
-        )
-        written = {str(number): 0 for number in range(batch_size)}
-        interrupted = 0
-        marks = [time.perf_counter()]
-        for outputs in self._engine.steps(prompts, params):
-            now = time.perf_counter()
-            for output in outputs:
-                written[output.request_id] = len(output.outputs[0].token_ids)
-                interrupted = max(interrupted, output.metrics.num_preemptions)
-            # a step that brings two tokens at once, as speculative decoding does, ends two of ours
-            marks += [now] * (min(written.values()) + 1 - len(marks))
-        if interrupted:
-            raise OutOfMemory(f"vLLM interrupted a sequence at batch size {batch_size}: its key/value cache was full")
-        if len(marks) != new_tokens + 1:
-            raise RuntimeError(f"vLLM wrote {len(marks) - 1} tokens, expected {new_tokens}")
-        steps = [after - before for before, after in pairwise(marks)]
-        return Timing(
-            batch_size=batch_size, prompt_tokens=prompt_tokens, ttft_seconds=steps[0], step_seconds=tuple(steps[1:])
-        )
-
-    def _check_room(self, batch_size: int, tokens: int) -> None:
-        if batch_size > self._engine.max_sequences:
-            raise OutOfMemory(
-                f"vLLM runs at most {self._engine.max_sequences} sequences at once, expected {batch_size}: raise "
-                "max_num_seqs in `engines: {vllm: …}`"
-            )
-        if not self._engine.kv_cache_holds(batch_size, tokens):
-            raise OutOfMemory(
-                f"vLLM's key/value cache does not hold {batch_size} sequences of {tokens} tokens: raise "
-                "gpu_memory_utilization (on a CPU: cpu_kv_cache) in `engines: {vllm: …}`"
-            )
 
     def _encode(self, prompt: str) -> list[int]:
         """With the tokenizer's own start token, unless a chat template has put it there already."""

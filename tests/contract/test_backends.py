@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gate.backends import BACKENDS, Backend, Checkpoint, Window
+from gate.backends import BACKENDS, Arrival, Backend, Checkpoint, Window
+from gate.errors import CouldNotMeasure
 from tests.contract import tiny_llama
 
 TEXT = tiny_llama.TEXT
@@ -34,6 +35,7 @@ def fake(folder: Path) -> Checkpoint:
     settings = {
         "kind": "fake",
         "nll_noise": 0.1,
+        "serves_requests_per_second": 100,
         "context_length": tiny_llama.CONTEXT_LENGTH,
         "answers": {"Q1": "one\ntwo", "Q2": "x" * 40},
     }
@@ -67,7 +69,8 @@ class Kind:
         starts: how often a rolling log-likelihood begins with the start token.  lm-eval puts one before each text, and
             the tokenizer of a real model adds another, which is scored too.
         gives_logits: it scores with `top_k` and `at_ids`.
-        has_memory: the model's memory is its own.
+        has_memory: the model's memory and device are its own.
+        serves: it answers requests as they come, not batch by batch.
     """
 
     prepare: Callable[[Path], Checkpoint]
@@ -75,15 +78,16 @@ class Kind:
     starts: int = 2
     gives_logits: bool = True
     has_memory: bool = True
+    serves: bool = True
     marks: list[pytest.MarkDecorator] = field(default_factory=list)
 
 
 KINDS = {
     "fake": Kind(prepare=fake, starts=1),
-    "hf": Kind(prepare=hf),
+    "hf": Kind(prepare=hf, serves=False),
     # vLLM writes at least one token, and reads the last token that is scored
     "vllm": Kind(prepare=vllm, lost_context=2, marks=[pytest.mark.vllm]),
-    "openai": Kind(prepare=openai, lost_context=2, gives_logits=False, has_memory=False),
+    "openai": Kind(prepare=openai, lost_context=2, gives_logits=False, has_memory=False, serves=False),
 }
 
 
@@ -279,13 +283,75 @@ def test_a_timed_batch_has_one_time_per_token(backend: Backend, batch_size: int)
     assert min(timing.step_seconds) > 0
 
 
-def test_memory_has_its_peak_and_no_gpu_on_a_cpu(backend: Backend, kind: str) -> None:
+def test_memory_has_its_peaks_and_no_gpu_on_a_cpu(backend: Backend, kind: str) -> None:
+    backend.timed_batch(batch_size=2, prompt_tokens=16, new_tokens=5, seed=0)
     peaks = backend.memory_bytes()
     if not KINDS[kind].has_memory:
         assert peaks == {}
         return
-    assert set(peaks) == {"rss_peak_bytes"}
+    assert {"rss_peak_bytes", "load_rss_peak_bytes"} <= set(peaks)
+    assert set(peaks) <= {"rss_peak_bytes", "load_rss_peak_bytes", "activation_peak_bytes"}
     assert peaks["rss_peak_bytes"] > 10_000_000
+    assert peaks["load_rss_peak_bytes"] > 10_000_000
+    assert peaks.get("activation_peak_bytes", 0) < peaks["rss_peak_bytes"]
+    assert all(isinstance(value, int) for value in peaks.values())
+
+
+def test_the_footprint_fits_the_model(backend: Backend, kind: str) -> None:
+    """The tiny Llama in float32, four bytes a number."""
+    found = backend.footprint()
+    assert found == backend.footprint(), "it is a property of the model"
+    if not KINDS[kind].has_memory:
+        known = (found.weights_bytes, found.kv_bytes_per_token, found.flops_per_token, found.device_memory_bytes)
+        assert known == (None, None, None, None)
+        return
+    assert found.weights_bytes is not None
+    assert found.weights_read_bytes is not None
+    assert found.kv_bytes_per_token is not None
+    assert found.flops_per_token is not None
+    assert 0 < found.weights_read_bytes <= found.weights_bytes
+    assert found.device_memory_bytes is not None
+    assert found.device_memory_bytes > found.weights_bytes
+    if kind == "fake":
+        return
+    assert found.kv_bytes_per_token == 2 * 2 * 2 * 32 * 4, "keys and values, layers, heads, head size, bytes"
+    assert found.flops_per_token == 2 * (2 * (4 * 64 * 64 + 3 * 64 * 128)), "two a weight, without the logits"
+    parameters_bytes = 4 * backend.info.n_parameters
+    assert parameters_bytes <= found.weights_bytes < 1.5 * parameters_bytes, "an engine may hold a matrix packed too"
+
+
+def test_rates_are_those_of_this_device(backend: Backend, kind: str) -> None:
+    rates = backend.rates()
+    if not KINDS[kind].has_memory:
+        assert rates is None, "a server's device cannot be reached"
+        return
+    assert rates is not None
+    assert 1e8 < rates.copy_bytes_per_second < 1e13
+    assert 1e8 < rates.matmul_flops_per_second < 1e15
+    assert backend.rates() == rates, "measured once"
+
+
+@pytest.mark.parametrize("concurrency", [None, 2])
+def test_a_load_is_served_whole_and_in_order_or_refused(backend: Backend, kind: str, concurrency: int | None) -> None:
+    arrivals = [Arrival(at_seconds=0.05 * i, prompt_tokens=8 + i, new_tokens=3 + i % 2) for i in range(5)]
+    if not KINDS[kind].serves:
+        with pytest.raises(CouldNotMeasure, match="serve"):
+            backend.serve(arrivals, concurrency=concurrency, seed=0)
+        with pytest.raises(CouldNotMeasure, match="serve"):
+            backend.serve((), concurrency=concurrency, seed=0)
+        return
+    assert backend.serve((), concurrency=concurrency, seed=0) == []
+    served = backend.serve(arrivals, concurrency=concurrency, seed=0)
+    lengths = [(s.prompt_tokens, s.new_tokens) for s in served]
+    assert lengths == [(a.prompt_tokens, a.new_tokens) for a in arrivals]
+    for s in served:
+        assert s.due_seconds < s.first_token_seconds < s.last_token_seconds
+    if concurrency is None:
+        assert [s.due_seconds for s in served] == pytest.approx([a.at_seconds for a in arrivals])
+        return
+    for s in served:
+        others = sum(o.due_seconds < s.due_seconds < o.last_token_seconds for o in served)
+        assert others < concurrency
 
 
 def test_the_harness_gives_the_same_answers(backend: Backend, kind: str) -> None:

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 
-from gate.backends import Backend, Checkpoint, OutOfMemory, Window
-from gate.backends.fake import open_backend
-from gate.errors import CheckpointError
+from gate.backends import Arrival, Backend, Checkpoint, OutOfMemory, Window
+from gate.backends.fake import FakeBackend, open_backend
+from gate.errors import CheckpointError, CouldNotMeasure
 
 QUESTIONS = {f"question {i:03d}?": f"answer {i}" for i in range(400)}
 
 
-def fake(folder: Path, device: str = "cpu", **settings: Any) -> Backend:
+def fake(folder: Path, device: str = "cpu", **settings: Any) -> FakeBackend:
     folder.mkdir(exist_ok=True)
     (folder / "fake.json").write_text(json.dumps({"kind": "fake", **settings}))
     return open_backend(Checkpoint(path=str(folder), load={}, dtype="auto", tokenizer=None), device)
@@ -93,15 +93,124 @@ def test_without_logits_there_is_no_top_k(tmp_path: Path) -> None:
     assert len(scores.nll_nats) == 1
 
 
-def test_speed_and_memory_are_as_set(tmp_path: Path) -> None:
-    backend = fake(
-        tmp_path, "cuda", decode_tokens_per_second=100, prefill_tokens_per_second=1000, timing_noise=0.01, vram_bytes=7
-    )
+def test_speed_is_as_set(tmp_path: Path) -> None:
+    backend = fake(tmp_path, decode_tokens_per_second=100, prefill_tokens_per_second=1000, timing_noise=0.01)
     timing = backend.timed_batch(batch_size=2, prompt_tokens=50, new_tokens=9, seed=0)
     assert timing.ttft_seconds == pytest.approx(0.1, rel=0.01)
     assert timing.step_seconds == pytest.approx([0.02] * 8, rel=0.01)
+    assert timing.energy_joules is None
     assert timing != backend.timed_batch(batch_size=2, prompt_tokens=50, new_tokens=9, seed=0)
-    assert backend.memory_bytes() == {"rss_peak_bytes": 100_000_000, "vram_peak_bytes": 7, "vram_reserved_bytes": 7}
+
+
+def test_energy_is_as_set(tmp_path: Path) -> None:
+    timing = fake(tmp_path, joules_per_token=0.5).timed_batch(batch_size=2, prompt_tokens=50, new_tokens=9, seed=0)
+    assert timing.energy_joules == 0.5 * 2 * 9
+
+
+def test_memory_is_as_set(tmp_path: Path) -> None:
+    cpu = {"rss_peak_bytes": 100_000_000, "load_rss_peak_bytes": 100_000_000, "activation_peak_bytes": 5}
+    assert fake(tmp_path, activation_peak_bytes=5).memory_bytes() == cpu
+    cuda = {"vram_peak_bytes": 7, "vram_reserved_bytes": 7, "load_vram_peak_bytes": 7, "vram_unused_bytes": 0}
+    assert fake(tmp_path, "cuda", activation_peak_bytes=5, vram_bytes=7).memory_bytes() == cpu | cuda
+    seen = {"vram_context_bytes": 3, "vram_process_bytes": 10}
+    backend = fake(tmp_path, "cuda:0", activation_peak_bytes=5, vram_bytes=7, vram_context_bytes=3)
+    assert backend.memory_bytes() == cpu | cuda | seen
+    own = fake(tmp_path, rss_peak_bytes=None, activation_peak_bytes=None).memory_bytes()
+    assert set(own) == {"rss_peak_bytes", "load_rss_peak_bytes"}
+    assert own["rss_peak_bytes"] > 10_000_000, "that of this process"
+
+
+def test_the_footprint_is_as_set(tmp_path: Path) -> None:
+    found = fake(tmp_path, n_parameters=10, weights_bytes=40, kv_bytes_per_token=3, kv_cache_tokens=100).footprint()
+    assert (found.weights_bytes, found.flops_per_token, found.kv_cache_reserved_bytes) == (40, 20, 300)
+    unknown = fake(tmp_path, weights_bytes=None, kv_bytes_per_token=None).footprint()
+    assert (unknown.weights_bytes, unknown.kv_bytes_per_token, unknown.kv_cache_reserved_bytes) == (None, None, None)
+
+
+def test_rates_are_as_set(tmp_path: Path) -> None:
+    rates = fake(tmp_path, copy_bytes_per_second=5, matmul_flops_per_second=6).rates()
+    assert rates is not None
+    assert (rates.copy_bytes_per_second, rates.matmul_flops_per_second) == (5, 6)
+    assert fake(tmp_path, copy_bytes_per_second=None).rates() is None
+
+
+def test_batches_beyond_what_fits_run_out_of_memory(tmp_path: Path) -> None:
+    backend = fake(tmp_path, fits_batch=4, serves_requests_per_second=10)
+    backend.timed_batch(batch_size=4, prompt_tokens=5, new_tokens=3, seed=0)
+    with pytest.raises(OutOfMemory, match="batch size 8: 4 fit"):
+        backend.timed_batch(batch_size=8, prompt_tokens=5, new_tokens=3, seed=0)
+    with pytest.raises(OutOfMemory):
+        backend.serve([Arrival(at_seconds=0.0, prompt_tokens=5, new_tokens=3)], concurrency=5, seed=0)
+
+
+class TestServing:
+    """10 requests a second at most; each takes 0.01 s to its first token and 0.09 s for the other nine."""
+
+    SETTINGS: ClassVar[dict[str, Any]] = {
+        "serves_requests_per_second": 10,
+        "timing_noise": 0,
+        "prefill_tokens_per_second": 1000,
+        "decode_tokens_per_second": 100,
+    }
+
+    def arrivals(self, *at_seconds: float) -> list[Arrival]:
+        return [Arrival(at_seconds=at, prompt_tokens=10, new_tokens=10) for at in at_seconds]
+
+    def test_requests_that_come_slowly_wait_for_nothing(self, tmp_path: Path) -> None:
+        served = fake(tmp_path, **self.SETTINGS).serve(self.arrivals(0.0, 0.5, 0.6), concurrency=None, seed=0)
+        assert [s.due_seconds for s in served] == [0.0, 0.5, 0.6]
+        assert [s.first_token_seconds - s.due_seconds for s in served] == pytest.approx([0.01] * 3)
+        assert [s.last_token_seconds - s.due_seconds for s in served] == pytest.approx([0.10] * 3)
+
+    def test_requests_that_come_too_fast_wait_in_a_row(self, tmp_path: Path) -> None:
+        served = fake(tmp_path, **self.SETTINGS).serve(self.arrivals(0.0, 0.0, 0.05, 0.1), concurrency=None, seed=0)
+        assert [s.first_token_seconds for s in served] == pytest.approx([0.01, 0.11, 0.21, 0.31])
+        assert [s.due_seconds for s in served] == [0.0, 0.0, 0.05, 0.1]
+
+    def test_a_closed_loop_sends_the_next_when_one_is_done(self, tmp_path: Path) -> None:
+        fast = self.SETTINGS | {"serves_requests_per_second": 1e9}
+        served = fake(tmp_path, **fast).serve(self.arrivals(*[9.0] * 5), concurrency=2, seed=0)
+        assert [s.due_seconds for s in served] == pytest.approx([0.0, 0.0, 0.1, 0.1, 0.2], abs=1e-6)
+
+    def test_without_a_capacity_no_load_is_served(self, tmp_path: Path) -> None:
+        with pytest.raises(CouldNotMeasure, match="serves_requests_per_second"):
+            fake(tmp_path).serve(self.arrivals(0.0), concurrency=None, seed=0)
+
+
+class TestScripts:
+    """What e2e tests lean on: a slow stretch, one that only the first process sees, and a disturbed machine."""
+
+    def steps(self, backend: Backend, n: int) -> list[float]:
+        runs = [backend.timed_batch(batch_size=1, prompt_tokens=5, new_tokens=2, seed=0) for _ in range(n)]
+        return [run.step_seconds[0] for run in runs]
+
+    def test_a_slow_down_lasts_from_batch_to_batch(self, tmp_path: Path) -> None:
+        script: dict[str, Any] = {"timing_noise": 0, "decode_tokens_per_second": 1, "slow_down": 3}
+        assert self.steps(fake(tmp_path, **script), 3) == [3, 3, 3]
+        assert self.steps(fake(tmp_path, **script, slow_after=1, slow_until=3), 4) == [1, 3, 3, 1]
+
+    def test_once_it_is_slow_in_the_process_that_takes_the_file_away(self, tmp_path: Path) -> None:
+        mark = tmp_path / "slow"
+        mark.touch()
+        script: dict[str, Any] = {
+            "timing_noise": 0,
+            "decode_tokens_per_second": 1,
+            "slow_down": 3,
+            "slow_once": str(mark),
+        }
+        assert self.steps(fake(tmp_path / "a", **script), 2) == [3, 3]
+        assert not mark.exists()
+        assert self.steps(fake(tmp_path / "a", **script), 2) == [1, 1]
+
+    def test_the_machine_is_as_scripted_block_by_block(self, tmp_path: Path) -> None:
+        backend = fake(tmp_path, conditions=[{"cpu_wait_share": 0.5}, {}])
+        found = []
+        for _ in range(3):
+            watch = backend.watch()
+            watch.start()
+            found.append(watch.finish())
+        assert found == [{"cpu_wait_share": 0.5}, {}, {}]
+        assert fake(tmp_path).watch().finish()["cpu_wait_share"] == 0
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from gate.backends import Checkpoint, OutOfMemory, Window, hf_memory
 from gate.backends.hf import HFBackend, open_backend
 from gate.backends.hf_memory import Batches
-from gate.errors import CheckpointError, UsageError
+from gate.errors import CheckpointError, CouldNotMeasure, UsageError
 from tests.contract import tiny_llama
 
 Damage = Callable[[Path], object]
@@ -324,3 +324,35 @@ def test_importing_the_backend_table_loads_no_library() -> None:
         "import sys, gate.launch; sys.exit(any(m in sys.modules for m in ('torch', 'transformers', 'numpy', 'scipy')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+class TestDevice:
+    def opens(self, folder: Path, device: str) -> None:
+        with pytest.raises(CouldNotMeasure) as caught:
+            open_backend(Checkpoint(path=str(folder), load={}, dtype="auto", tokenizer=None), device)
+        self.said = str(caught.value)
+
+    @pytest.mark.parametrize("device", ["cuda", "cuda:1"])
+    def test_a_torch_for_cpus(self, original: Path, monkeypatch: pytest.MonkeyPatch, device: str) -> None:
+        monkeypatch.setattr(torch.backends.cuda, "is_built", lambda: False)
+        self.opens(original, device)
+        assert self.said.startswith(
+            f"this torch is a CPU build ({torch.__version__}), expected one with CUDA for --device {device}: install"
+        )
+        assert self.said.endswith("or use --device cpu")
+
+    @pytest.mark.parametrize(
+        ("device", "count", "found"),
+        [
+            ("cuda", 0, "finds no CUDA device, expected cuda:"),
+            ("cuda:1", 1, "finds only cuda:0, expected cuda:1:"),
+            ("cuda:7", 2, "finds only cuda:0 to cuda:1, expected cuda:7:"),
+        ],
+    )
+    def test_a_gpu_that_is_not_there(
+        self, original: Path, monkeypatch: pytest.MonkeyPatch, device: str, count: int, found: str
+    ) -> None:
+        monkeypatch.setattr(torch.backends.cuda, "is_built", lambda: True)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+        self.opens(original, device)
+        assert found in self.said

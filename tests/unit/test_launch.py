@@ -179,6 +179,11 @@ def test_errors_of_the_gate_keep_their_class_and_the_worker(
         ("raise", "failed", "failed in stage raise: ZeroDivisionError: seven by zero"),
         ("memory", "out_of_memory", "failed in stage memory: MemoryError"),
         ("device-memory", "out_of_memory", "tried to allocate 3 GiB"),
+        (
+            "device-lost",
+            "device_lost",
+            r"lost its device in stage device-lost \(RuntimeError: CUDA error: unspecified launch failure\): the GPU",
+        ),
     ],
 )
 def test_other_exceptions_carry_their_traceback(

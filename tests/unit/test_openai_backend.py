@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 from lm_eval.api.instance import Instance
 
-from gate.backends import Checkpoint, Window
+from gate.backends import Arrival, Checkpoint, Window
 from gate.backends.openai import OpenaiBackend, open_backend
 from gate.backends.openai_client import RequestFailed
 from gate.errors import CheckpointError, CouldNotMeasure, UsageError
@@ -170,8 +171,22 @@ def test_a_timed_batch_has_one_time_per_token(fake: Fake, folder: Path) -> None:
     assert sorted(tuple(body["prompt"]) for body in fake.bodies[3:]) == sorted(again)
 
 
-def test_memory_is_the_servers(fake: Fake, folder: Path) -> None:
-    assert opened(fake, folder).memory_bytes() == {}
+def test_memory_and_device_are_the_servers(fake: Fake, folder: Path) -> None:
+    backend = opened(fake, folder)
+    assert backend.memory_bytes() == {}
+    assert set(asdict(backend.footprint()).values()) == {None}
+    assert backend.rates() is None
+    assert backend.info.device_uuids == ()
+
+
+@pytest.mark.parametrize("concurrency", [None, 2])
+def test_no_load_is_put_on_a_server(fake: Fake, folder: Path, concurrency: int | None) -> None:
+    backend = opened(fake, folder)
+    asked = len(fake.bodies)
+    arrivals = [Arrival(at_seconds=0.0, prompt_tokens=8, new_tokens=2)] * 4
+    with pytest.raises(CouldNotMeasure, match=r"does not put a serving load on a server.*--backend vllm"):
+        backend.serve(arrivals, concurrency=concurrency, seed=0)
+    assert len(fake.bodies) == asked
 
 
 def test_the_harness_gives_the_same_answers(fake: Fake, folder: Path, encode: Any) -> None:
