@@ -31,7 +31,7 @@ STAGES = {
     work proceeds.  `settings` is the stage's policy model cut down to one source (`policy.split`).
 """
 
-VERSIONS = {"perplexity": 2, "lm_eval": 3, "domain": 3, "profile": 1}
+VERSIONS = {"perplexity": 2, "lm_eval": 4, "domain": 3, "profile": 2}
 """Raised when a stage would score the same settings differently: part of every baseline store key."""
 
 
@@ -48,6 +48,7 @@ class Context:
         artifacts: folder for bulky by-products of the *baseline* (compact distributions): the baseline
             writes them there, the candidate reads them.
         block: number of the timing block for `profile`, else None.
+        again: this block is of the second measurement, which confirms a timing rule that was red.
         progress: call with (done, total, label) as often as convenient.
     """
 
@@ -59,3 +60,4 @@ class Context:
     artifacts: Path
     block: int | None
     progress: Callable[[int, int, str], None]
+    again: bool = False

@@ -57,11 +57,15 @@ class Prompted:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Scored:
-    """Values as lm-eval gives them, by metric name (`acc`, `exact_match,strict-match`), and what was answered."""
+    """Values as lm-eval gives them, by metric name (`acc`, `exact_match,strict-match`), and what was answered.
+
+    `written` are the texts that the model wrote, none where it was asked for likelihoods alone.
+    """
 
     item: Prompted
     values: Mapping[str, Any]
     answer: Answer
+    written: tuple[str, ...]
 
 
 def documents(tasks: Mapping[str, Any]) -> Iterator[Document]:
@@ -218,7 +222,11 @@ def score(item: Prompted, responses: list[list[Any]], group: str | None) -> Scor
         output=_output(ordered),
         target=target,
     )
-    return Scored(item=item, values=values, answer=answer)
+    return Scored(item=item, values=values, answer=answer, written=_written(ordered))
+
+
+def _written(requests: Sequence[Any]) -> tuple[str, ...]:
+    return tuple(str(text) for r in requests if r.request_type == "generate_until" for text in r.resps)
 
 
 def _is_nan(answer: Any) -> bool:

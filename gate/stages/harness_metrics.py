@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -154,3 +154,25 @@ def observation(metric: Metric, item: Scored, group: str | None) -> Observation 
     return Observation(
         metric=metric.name, item_id=item.item.item_id, value=value, weight=float(weight), cluster=group, group=group
     )
+
+
+def length_observations(
+    answers: Sequence[Scored], encode: Callable[[str], Sequence[int]], group: str | None
+) -> list[Observation]:
+    """`output_tokens` of an item: tokens of what the model wrote, the mean over its texts; none where it wrote none.
+
+    No metric of the task: what a report says about the length of answers.  The token that ended a text is not counted.
+    """
+    texts = [text for one in answers for text in one.written]
+    if not texts:
+        return []
+    return [
+        Observation(
+            metric=DOMAIN["length_ratio"].observed,
+            item_id=answers[0].item.item_id,
+            value=math.fsum(len(encode(text)) for text in texts) / len(texts),
+            weight=1.0,
+            cluster=group,
+            group=group,
+        )
+    ]

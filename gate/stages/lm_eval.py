@@ -34,7 +34,7 @@ from gate.stages.harness_items import (
     temperatures,
     unfit,
 )
-from gate.stages.harness_metrics import Declared, declare, item_observations
+from gate.stages.harness_metrics import Declared, declare, item_observations, length_observations
 from gate.stages.harness_tasks import (
     Found,
     NotHere,
@@ -174,6 +174,7 @@ def measure(backend: Backend, settings: LmEvalStage, context: Context) -> Iterat
                     unusable[metric.name] += 1
                 else:
                     observations.append(value)
+            observations += length_observations(answers, backend.encode, _group(answers[0].item, is_group))
             late |= {name for one in answers for name in one.values} - declared.seen
         done += len(block)
         context.progress(done, len(chosen), found.name)

@@ -300,6 +300,22 @@ def test_filters_name_their_metrics(tmp_path: Path) -> None:
     assert sorted(values(measurement, "exact_match,strict-match")) == [0, 0, 0, 0]
 
 
+def test_the_length_of_written_answers_is_counted_in_tokens(tmp_path: Path) -> None:
+    write(tmp_path, "open", rows(4), OPEN)
+    write(tmp_path, "quiz", rows(4), QUIZ)
+    lm = ScriptedLM(says=lambda context: "0" if context.endswith("3") else "twelve bytes")
+    lengths = values(run(tmp_path, lm, "open"), "output_tokens")
+    assert sorted(lengths) == [1.0, 12.0, 12.0, 12.0]  # the tokenizer of these tests makes a token of a byte
+    assert values(run(tmp_path, lm, "quiz"), "output_tokens") == []
+
+
+def test_the_length_of_an_item_is_the_mean_over_its_answers(tmp_path: Path) -> None:
+    write(tmp_path, "open", rows(2), {**OPEN, "repeats": 2})
+    said = iter(["a", "bbb"] * 2)
+    measurement = run(tmp_path, ScriptedLM(says=lambda context: next(said)), "open")
+    assert values(measurement, "output_tokens") == [2.0, 2.0]
+
+
 def test_metrics_that_are_no_item_means_are_left_out_with_a_note(tmp_path: Path) -> None:
     metrics = [{"metric": "bleu"}, {"metric": "exact_match", "aggregation": "mean", "higher_is_better": True}]
     write(tmp_path, "open", rows(4), {**OPEN, "metric_list": metrics})
@@ -307,7 +323,7 @@ def test_metrics_that_are_no_item_means_are_left_out_with_a_note(tmp_path: Path)
     assert [m.name for m in measurement.metrics] == ["exact_match"]
     note = "metric 'bleu' is not reported: it is aggregated by bleu, which is not a mean over items"
     assert note in measurement.notes
-    assert {o.metric for o in measurement.observations} == {"exact_match"}
+    assert {o.metric for o in measurement.observations} == {"exact_match", "output_tokens"}
 
 
 def test_perplexity_is_a_mean_nll_per_word(tmp_path: Path) -> None:
@@ -379,7 +395,7 @@ def test_the_answer_needs_room_too(tmp_path: Path) -> None:
     write(tmp_path, "open", [{"question": "x" * 92, "gold": 0}, {"question": "x" * 93, "gold": 0}], OPEN)
     with pytest.raises(CouldNotMeasure, match=r"1 of 2 prompts .* needs 101, .* Lower `fewshot` or `max_new_tokens`,"):
         run(tmp_path, ScriptedLM(), "open")
-    assert len(run(tmp_path, ScriptedLM(), "open", max_new_tokens=7).observations) == 2
+    assert len(values(run(tmp_path, ScriptedLM(), "open", max_new_tokens=7), "exact_match")) == 2
     unlimited = {**OPEN, "generation_kwargs": {"until": ["\n"]}}
     write(tmp_path, "open", rows(2), unlimited)
     with pytest.raises(CouldNotMeasure, match=r"the longest needs 266"):  # 256 is what lm-eval's models then take
@@ -405,7 +421,7 @@ def test_the_token_that_starts_a_text_takes_room_too(tmp_path: Path, config: dic
     write(
         tmp_path, "quiz", [{"question": "x" * (length - 1), "gold": 0}, {"question": "x" * length, "gold": 0}], config
     )
-    assert len(run(tmp_path, ScriptedLM(), "quiz").observations) == 2
+    assert len({o.item_id for o in run(tmp_path, ScriptedLM(), "quiz").observations}) == 2
     with pytest.raises(CouldNotMeasure, match=r"1 of 2 prompts .* needs 101"):
         run(tmp_path, StartingLM(), "quiz")
 
@@ -553,7 +569,7 @@ def test_a_task_whose_code_fixes_its_decoding_is_refused(tmp_path: Path) -> None
     (tmp_path / "tasks" / "fixed.yaml").write_text("task: fixed\nclass: !function fixed_task.Fixed\n")
     (tmp_path / "tasks" / "fixed_task.py").write_text(FIXED)
     write(tmp_path, "inner", rows(2), OPEN)
-    assert len(run(tmp_path, ScriptedLM(), "fixed").observations) == 2
+    assert len(values(run(tmp_path, ScriptedLM(), "fixed"), "exact_match")) == 2
     with pytest.raises(DataError, match=r"'fixed': found temperature 0 in its requests, expected 0\.7: its own code"):
         run(tmp_path, ScriptedLM(), "fixed", temperature=0.7)
 

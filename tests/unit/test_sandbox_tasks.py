@@ -124,7 +124,9 @@ def test_several_samples_of_a_problem(tmp_path: Path, stand_in: StandIn) -> None
     problems = code_tasks.humaneval_problems(1)
     code_tasks.write(tmp_path, "local_64", problems, {"repeats": 4}, "humaneval/humaneval_64.yaml")
     measurement = measured(tmp_path, ScriptedLM(says=lambda prompt: next(answers)), "local_64")
-    assert [(o.metric, o.value) for o in measurement.observations] == [("pass@2,create_test", 1 - 1 / 6)]
+    assert [(o.metric, o.value) for o in measurement.observations if o.metric != "output_tokens"] == [
+        ("pass@2,create_test", 1 - 1 / 6)
+    ]
 
 
 def test_pass_at_k_numbers() -> None:
@@ -173,7 +175,7 @@ def test_a_task_that_takes_every_exception_for_a_wrong_answer(tmp_path: Path, st
     stand_in.ends = ends
     measurement = measured(tmp_path, ScriptedLM(says=lambda prompt: "2"), "local_crux")
     assert [(f.kind, f.message) for f in measurement.failures] == [("sandbox_error", "no space left")]
-    assert sorted(o.value for o in measurement.observations) == [0, 0, 1]
+    assert sorted(o.value for o in measurement.observations if o.metric != "output_tokens") == [0, 0, 1]
     assert "def f(x):\n    return x + 1\nassert f(1)==2" in {p for p, _ in stand_in.programs}
 
 
@@ -242,7 +244,7 @@ def test_a_task_that_is_not_marked_and_uses_code_eval(tmp_path: Path, stand_in: 
     with pytest.raises(DataError, match="task 'quiet' executes the code that the model wrote"):
         run(tmp_path, ScriptedLM(), "quiet")
     assert stand_in.programs == []
-    assert len(run(tmp_path, ScriptedLM(), "quiet", unsafe_code=True).observations) == 3
+    assert len(values(run(tmp_path, ScriptedLM(), "quiet", unsafe_code=True), "acc")) == 3
 
 
 def test_code_eval_as_a_metric_in_the_yaml(tmp_path: Path, stand_in: StandIn) -> None:
