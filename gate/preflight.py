@@ -10,6 +10,7 @@ from pathlib import Path
 
 from gate.decide.outlook import Floors
 from gate.decide.plan import Known, Plan, plan
+from gate.decide.profile_time import EXAMPLE, EXAMPLE_GPU, Model
 from gate.decide.speed import Speed
 from gate.errors import CouldNotMeasure, DataError, PolicyError, UsageError
 from gate.policy import Corpus, DomainStage, PerplexityStage
@@ -26,6 +27,8 @@ def planned(
     tokens_per_second: float | None = None,
     floors: Floors | None = None,
     flip_rates: Mapping[str, float] | None = None,
+    model: Model = EXAMPLE,
+    gpu: str = EXAMPLE_GPU,
 ) -> Plan:
     """The plan of a policy with the local data counted.
 
@@ -34,6 +37,7 @@ def planned(
         tokens_per_second: in tokens of prompts and answers together.
         floors: what `gate calibrate` found; None when it was never run.
         flip_rates: source → share of answers that earlier candidates changed.
+        model, gpu: what profile stages are run with and on, for their minutes.
 
     Raises:
         UsageError: both speeds are given, or one is not above 0.
@@ -43,7 +47,7 @@ def planned(
     except ValueError as error:
         raise UsageError(str(error)) from error
     sizes, tokens = _counted(loaded)
-    known = Known(floors=floors, flip_rates=flip_rates or {}, tokens=tokens, speed=speed)
+    known = Known(floors=floors, flip_rates=flip_rates or {}, tokens=tokens, speed=speed, model=model, gpu=gpu)
     return plan(loaded.policy, loaded.rules, sizes, known)
 
 

@@ -12,6 +12,9 @@ from gate.records import Finding, Interval, Rule, Scope, Status
 AT_MOST = 0.45
 """P-values are not looked for above this: all of them say "no evidence"."""
 
+_EXACT = frozenset({"exact", "exact_ratio"})
+"""Methods whose interval spans the readings, and says nothing of how sure it is."""
+
 
 def finding(rule: Rule, e: Estimate, terms: Terms) -> Finding:
     """PASS when the whole interval keeps the bound, REGRESSION when none of it does, else INCONCLUSIVE."""
@@ -65,6 +68,8 @@ def _reason(rule: Rule, status: Status, e: Estimate, terms: Terms) -> str:
     noun, bound = NOUN[rule.bound.kind], rule.bound.text
     if e.undecidable:
         return f"nothing can be concluded: {e.undecidable}"
+    if status is not Status.INCONCLUSIVE and e.method in _EXACT:
+        return f"the {noun} {'keeps' if status is Status.PASS else 'is beyond'} the bound {bound}"
     if status is Status.PASS:
         return f"the {noun} keeps the bound {bound} over its whole interval ({100 * terms.confidence:g}% sure)"
     if status is Status.REGRESSION:

@@ -6,8 +6,7 @@ Pure.  Never raises for bad evidence: what is missing, empty or does not fit is 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 from gate.decide import (
@@ -22,11 +21,11 @@ from gate.decide import (
     scores,
     sequential,
     stoppable,
+    timing_judge,
 )
 from gate.decide.combine import REACHED
 from gate.decide.estimate import (
     check_above_chance,
-    margin,
     points_against,
 )
 from gate.decide.lineup import lineup
@@ -39,15 +38,12 @@ from gate.records import (
     Estimand,
     Finding,
     Measurement,
-    Member,
     Metric,
     Role,
     Rule,
     Scope,
     Status,
 )
-
-_WORST_FIRST = (Status.ERROR, Status.REGRESSION, Status.INCONCLUSIVE, Status.PASS)
 
 
 def judge(rule: Rule, baseline: Measurement | None, candidate: Measurement | None, terms: Terms) -> Finding:
@@ -90,11 +86,13 @@ def _judge(rule: Rule, baseline: Measurement | None, candidate: Measurement | No
     plan = looks.planned(candidate if baseline is None else baseline)
     if plan or looks.planned(candidate):
         return _at_looks(rule, baseline, candidate, plan, terms)
-    metric = _metric(rule, candidate)
+    metric = metric_of(rule, candidate)
     if baseline is not None and stoppable.applies(rule, metric, baseline, terms):
         check_guessing(rule, baseline, metric)
         return sequential.judge(rule, baseline, candidate, metric, terms)
-    if candidate.n_reached < candidate.n_expected:
+    if metric.estimand in (Estimand.TIMING, Estimand.QUANTILE):
+        return timing_judge.judge(rule, baseline, candidate, metric, terms)
+    if candidate.n_reached < candidate.n_expected and not runs.read_once(metric):
         return _of_those_reached(rule, baseline, candidate, metric, terms)
     return _whole(rule, baseline, candidate, metric, terms)
 
@@ -103,8 +101,8 @@ def _whole(rule: Rule, baseline: Measurement | None, candidate: Measurement, met
     """Judged once, on everything that was expected."""
     if rule.by is not None and metric.estimand is not Estimand.ITEM_MEAN:
         raise CouldNotMeasure(f"{metric.name} is no mean over items, so it cannot be judged by {rule.by}: remove `by`")
-    if metric.estimand in (Estimand.TIMING, Estimand.SCALAR):
-        return _by_batch(rule, baseline, candidate, metric, terms)
+    if metric.estimand is Estimand.SCALAR:
+        return fixed_n.finding(rule, runs.scalar(rule, baseline, candidate, metric, terms.confidence), terms)
     if metric.estimand is Estimand.CORPUS:
         beside = None if rule.bound.kind in items.ABSOLUTE else baseline
         return fixed_n.finding(rule, scores.estimate(rule, beside, candidate, metric, terms.confidence), terms)
@@ -169,7 +167,7 @@ def _at_looks(
     )
     p: float | None = None
     for size in sizes:
-        metric = _metric(rule, candidate)
+        metric = metric_of(rule, candidate)
         beside = None if baseline is None else looks.at(baseline, size)
         found = _whole(rule, beside, looks.at(candidate, size), metric, each)
         if found.p_value is not None:
@@ -190,14 +188,25 @@ def _at_looks(
     )
 
 
-def _metric(rule: Rule, candidate: Measurement) -> Metric:
+_NOTES_LIMIT = 600
+"""Characters of a stage's notes that the reason of a missing metric carries."""
+
+
+def metric_of(rule: Rule, candidate: Measurement) -> Metric:
+    """The metric that the rule is about, as the candidate reported it.
+
+    Raises:
+        CouldNotMeasure: it did not, or the bound does not fit the metric.
+    """
     metric = next((m for m in candidate.metrics if m.name == rule.metric), None)
     if metric is None:
-        known = ", ".join(m.name for m in candidate.metrics) or "nothing"
-        raise CouldNotMeasure(
-            f"{rule.source} did not report {rule.metric!r}, it reported {known}"
-            + "".join(f"; {note}" for note in candidate.notes)
-        )
+        runs.check_visible(rule.metric, candidate)
+        runs.check_on_device(rule.metric, candidate)
+        known = ", ".join(m.name for m in candidate.metrics if m.estimand is not Estimand.DESCRIPTION) or "nothing"
+        said = "".join(f"; {note.rstrip('.')}" for note in candidate.notes)
+        if len(said) > _NOTES_LIMIT:
+            said = said[: _NOTES_LIMIT - 1] + "…"
+        raise CouldNotMeasure(f"{rule.source} did not report {rule.metric!r}, it reported {known}{said}")
     if rule.bound.kind not in BOUNDS[metric.estimand]:
         fitting = ", ".join(sorted(BOUNDS[metric.estimand]))
         raise CouldNotMeasure(f"{rule.bound.kind} does not fit {metric.name}, expected one of {fitting}")
@@ -270,57 +279,3 @@ def _by_group(
         members=found.members,
         reason=found.reason,
     )
-
-
-def _by_batch(
-    rule: Rule, baseline: Measurement | None, candidate: Measurement, metric: Metric, terms: Terms
-) -> Finding:
-    """The worst batch size decides; the others are its members."""
-    estimate_of = runs.timing if metric.estimand is Estimand.TIMING else runs.scalar
-    beside = None if rule.bound.kind in items.ABSOLUTE else baseline
-    if beside is not None and metric not in beside.metrics:
-        raise CouldNotMeasure(f"{rule.source}: the baseline did not report {metric.name} as the candidate did")
-    judged: list[_Batch] = []
-    for group in runs.batches(rule, beside, candidate, metric):
-        try:
-            e = estimate_of(rule, beside, candidate, metric, group, terms.confidence)
-            judged.append(_Batch(group=group or "", finding=fixed_n.finding(rule, e, terms)))
-        except LostItems as problem:
-            found = error(rule, str(problem), n_paired=problem.n_paired, n_lost=problem.n_lost)
-            judged.append(_Batch(group=group or "", finding=found))
-        except CouldNotMeasure as problem:
-            judged.append(_Batch(group=group or "", finding=error(rule, str(problem))))
-    return _worst(judged)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Batch:
-    group: str
-    finding: Finding
-
-
-def _worst(judged: Sequence[_Batch]) -> Finding:
-    ranked = sorted(judged, key=_badness)
-    worst = ranked[0].finding
-    if len(ranked) == 1:
-        return worst
-    members = tuple(
-        Member(
-            group=b.group,
-            baseline=b.finding.baseline,
-            candidate=b.finding.candidate,
-            estimate=b.finding.estimate,
-            interval=b.finding.interval,
-            n_paired=b.finding.n_paired,
-            status=b.finding.status,
-        )
-        for b in ranked
-    )
-    return replace(worst, members=members, reason=f"{ranked[0].group}, the worst of {len(ranked)}: {worst.reason}")
-
-
-def _badness(batch: _Batch) -> tuple[int, float]:
-    f = batch.finding
-    if f.estimate is None or f.interval is None:
-        return _WORST_FIRST.index(f.status), 0.0
-    return _WORST_FIRST.index(f.status), -margin(f.estimate, (f.interval.low, f.interval.high), f.rule.bound)

@@ -9,7 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from gate.decide import power
+from gate.metrics import PROFILE, QUANTILES
+from gate.policy import ProfileStage
 from gate.records import BoundKind, Estimand, Rule
+from gate.stats import order_statistics
 
 Floors = Mapping[tuple[str, str], float]
 """(stage, source) → share of answers that the baseline changed against itself (`gate calibrate`)."""
@@ -38,7 +41,7 @@ class Outlook:
     """Numbers are None where they are unknown or make no sense for the rule.
 
     Attributes:
-        unit: what is counted: `items`, `documents`, `timing blocks` or `runs`.
+        unit: what is counted: `items`, `documents`, `timing blocks`, `single times` or `runs`.
         available: how many there are; `n`: how many the policy uses; `cap`: after how many of these a last look ends
             it (`max_items`).
         expected: how many of those n are needed.
@@ -75,17 +78,77 @@ class Outlook:
         return self.n if self.cap is None else self.cap
 
 
-def over_blocks(rule: Rule, *, estimand: Estimand, blocks: int, confidence: float) -> Outlook:
-    """Timing in interleaved pairs of blocks; memory, size and load time are single numbers."""
-    if estimand is not Estimand.TIMING:
-        return Outlook(unit="runs", available=None, n=1, says="Measured once and compared as it is.")
-    says, spread = f"{blocks} pairs of timing blocks, baseline and candidate in turn.", None
-    ratios = {BoundKind.MIN_RETAINED: rule.bound.value, BoundKind.MAX_INCREASE: 1 + rule.bound.value}
+def over_profile(rule: Rule, stage: ProfileStage, confidence: float) -> Outlook:
+    """Timing in interleaved pairs of blocks, percentiles of their single times; what is read once is a number.
+
+    Each side of each planned look has its share of the error (`confidence` is that of the whole), so they are all held
+    against what the last one can see.
+    """
+    metric, pairs = PROFILE[rule.metric], stage.planned_pairs
+    level = 1 - (1 - confidence) / len(pairs)
+    match metric.estimand:
+        case Estimand.TIMING:
+            return _over_blocks(rule, pairs, level)
+        case Estimand.QUANTILE:
+            return _over_times(rule, stage, level)
+        case _:
+            return Outlook(unit="runs", available=None, n=1, says="Measured once and compared as it is.")
+
+
+def _over_blocks(rule: Rule, pairs: tuple[int, ...], level: float) -> Outlook:
+    says, spread = f"{_planned(pairs)}, baseline and candidate in turn. {_TWICE}", None
+    ratios = {
+        BoundKind.MIN_RETAINED: rule.bound.value,
+        BoundKind.MAX_INCREASE: 1 + rule.bound.value,
+    }
     ratio = ratios.get(rule.bound.kind, 1.0)
     if ratio not in (0.0, 1.0):
-        spread = power.largest_timing_spread(ratio=ratio, blocks=blocks, confidence=confidence)
-        says = f"Decidable while {blocks} pairs of timing blocks differ by no more than {spread:.1%} (sd)."
-    return Outlook(unit="timing blocks", available=None, n=blocks, says=says, spread=spread)
+        spread = power.largest_timing_spread(ratio=ratio, blocks=pairs[-1], confidence=level)
+        at = "" if len(pairs) == 1 else "at the last look "
+        says = f"{_planned(pairs)}: decidable {at}while they differ by no more than {spread:.1%} (sd). {_TWICE}"
+    return Outlook(unit="timing blocks", available=None, n=pairs[-1], says=says, spread=spread)
+
+
+_TWICE = "Red only when a second, fresh measurement says the same."
+
+
+def _planned(pairs: tuple[int, ...]) -> str:
+    """`8 pairs of timing blocks`, `Looks after 5 and 10 pairs of timing blocks`."""
+    if len(pairs) == 1:
+        return f"{pairs[0]} pairs of timing blocks"
+    return f"Looks after {', '.join(map(str, pairs[:-1]))} and {pairs[-1]} pairs of timing blocks"
+
+
+def _over_times(rule: Rule, stage: ProfileStage, level: float) -> Outlook:
+    what, percentile, *_ = rule.metric.split("_")
+    there = _single_times(rule, stage, what)
+    share = QUANTILES[percentile]
+    compared = rule.bound.kind is BoundKind.MAX_INCREASE
+    needed = order_statistics.needed(share=share, confidence=order_statistics.split(level) if compared else level)
+    of_both = " of each role" if compared else ""
+    if there < needed:
+        problem = (
+            f"{percentile} of {what} needs {needed:,} single times{of_both}, the stage takes {there:,}: raise "
+            f"{'requests or ' if rule.load else ''}blocks, or use a lower percentile"
+        )
+        return Outlook(unit="single times", available=there, n=there, says="", needed=needed, problem=problem)
+    says = f"Judged over {there:,} single times{of_both}, of which {percentile} needs {needed:,}. {_TWICE}"
+    return Outlook(unit="single times", available=there, n=there, says=says, needed=needed)
+
+
+def _single_times(rule: Rule, stage: ProfileStage, what: str) -> int:
+    """Of one role up to the last look, for what the rule covers; of several groups, for the one with the fewest."""
+    pairs = stage.planned_pairs[-1]
+    loads = [] if stage.serving is None else stage.serving.loads
+    if rule.load is not None:
+        return pairs * next(load.requests for load in loads if load.name == rule.load)
+    shapes = [
+        shape
+        for shape in stage.shapes
+        if rule.batch in (None, shape.batch_size) and rule.lengths in (None, shape.lengths)
+    ]
+    a_run = [shape.new_tokens - 1 if what == "tpot" else 1 for shape in shapes]
+    return pairs * stage.runs_a_block * min(a_run)
 
 
 def written(rule: Rule) -> str:

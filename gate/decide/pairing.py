@@ -83,7 +83,7 @@ def pair(baseline: Measurement, candidate: Measurement, metric: Metric) -> Pairs
     Raises:
         CouldNotMeasure: the measurements are not of the same thing, or hold more items than were expected.
     """
-    _check_same(baseline, candidate)
+    check_same(baseline, candidate)
     left, right = _by_item(baseline, metric), _by_item(candidate, metric)
     paired: list[Pair] = []
     one_sided: list[Item] = []
@@ -180,7 +180,8 @@ def _raise_lost(pairs: Pairs, allowed: str) -> None:
     )
 
 
-def _check_same(baseline: Measurement, candidate: Measurement) -> None:
+def check_same(baseline: Measurement, candidate: Measurement) -> None:
+    """Raises CouldNotMeasure unless both were asked the same."""
     if (baseline.role, candidate.role) != (Role.BASELINE, Role.CANDIDATE):
         raise CouldNotMeasure(f"found roles {baseline.role} and {candidate.role}, expected baseline and candidate")
     for what in ("stage", "source", "settings_digest", "n_expected"):

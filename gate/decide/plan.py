@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 from itertools import groupby
 
 from gate import metrics, units
-from gate.decide.outlook import Floors, Outlook, over_blocks, written
+from gate.decide.outlook import Floors, Outlook, over_profile, written
 from gate.decide.outlook_documents import over_documents
 from gate.decide.outlook_items import Items, over_items, scores_to_see
 from gate.decide.power import SMALLEST_FLIP_RATE
+from gate.decide.profile_time import EXAMPLE, EXAMPLE_GPU, Model, ProfileTime, estimate
 from gate.decide.speed import UNKNOWN, Speed
 from gate.decide.stoppable import FLIP_RATES
 from gate.policy import DomainStage, LmEvalStage, PerplexityStage, Policy, ProfileStage, Stage, Task, sample_size
@@ -30,12 +31,15 @@ class Known:
         flip_rates: source → share of answers that earlier candidates changed.
         floors: (stage, source) → share of answers that the baseline changed against itself; None: never calibrated.
         tokens: source → tokens of one item, prompt and answer, of the team's own data.
+        model: the two checkpoints, for the time that profile stages take on `gpu`, a name of `hardware.GPUS`.
     """
 
     flip_rates: Mapping[str, float] = field(default_factory=dict)
     floors: Floors | None = None
     tokens: Mapping[str, float] = field(default_factory=dict)
     speed: Speed = UNKNOWN
+    model: Model = EXAMPLE
+    gpu: str = EXAMPLE_GPU
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,6 +79,7 @@ class Plan:
         together: probability that a lossless candidate passes every blocking rule whose odds are known, rules taken
             as independent; None when none is known.
         load: what one candidate takes; None where no item has been counted.
+        profile_times: what each profile stage takes on a GPU, which is another matter than the given speed.
         covered, only_advisory, uncovered: capability axes with a blocking rule, with an advisory one, with none.
     """
 
@@ -86,6 +91,7 @@ class Plan:
     notes: tuple[str, ...]
     together: float | None
     load: Load | None
+    profile_times: tuple[ProfileTime, ...]
     covered: tuple[str, ...]
     only_advisory: tuple[str, ...]
     uncovered: tuple[str, ...]
@@ -121,6 +127,9 @@ def plan(policy: Policy, rules: tuple[Rule, ...], sizes: Mapping[str, int], know
         notes=(*_uncounted(policy, rows), *_uncalibrated(rows, known), *_near_chance(rows)),
         together=math.prod(odds) if odds else None,
         load=load,
+        profile_times=tuple(
+            estimate(stage, known.model, known.gpu) for stage in policy.stages if isinstance(stage, ProfileStage)
+        ),
         covered=tuple(axis for axis in AXES if axis in blocking),
         only_advisory=tuple(axis for axis in AXES if axis in advisory),
         uncovered=tuple(axis for axis in AXES if axis not in blocking | advisory),
@@ -148,8 +157,7 @@ def _row(rule: Rule, stage: Stage, sizes: Mapping[str, int], known: Known, confi
             items = _domain_items(stage, sizes.get(rule.source), known)
             outlook = over_items(rule, items, item_mean=item_mean, confidence=confidence, n_blocking=n_blocking)
         case ProfileStage():
-            estimand = metrics.PROFILE[rule.metric].estimand
-            outlook = over_blocks(rule, estimand=estimand, blocks=stage.blocks, confidence=confidence)
+            outlook = over_profile(rule, stage, confidence)
             one_item, tokens = False, None
     few, most = (_first(outlook), outlook.most) if one_item else (1, 1)
     return Row(

@@ -14,6 +14,7 @@ from gate.decide.outlook_documents import TYPICAL_INCREASE
 from gate.decide.outlook_items import ASSUMED_BASELINE
 from gate.decide.plan import Load, Plan, Row
 from gate.decide.power import LATE
+from gate.decide.profile_time import BANDWIDTH_SHARE, LOAD_BYTES_PER_SECOND, STEP_SECONDS, ProfileTime
 from gate.decide.stoppable import FLIP_RATES
 from gate.records import Severity
 from gate.reports.numbers import MISSING, count, rate
@@ -39,6 +40,7 @@ def render(plan: Plan) -> str:
         found = list(rows)
         lines += ["", f"{stage[0]} ({stage[1]})"]
         lines += _table(found) if stage[1] in ("lm_eval", "domain") else _listing(found)
+        lines += _times([taken for taken in plan.profile_times if taken.stage == stage[0]])
     lines += ["", "In all", *_together(plan)]
     lines += _section("Weak", plan.warnings, "! ")
     lines += _section("Impossible: the policy will not be run", plan.problems, "x ")
@@ -131,7 +133,8 @@ def _listing(rows: list[Row]) -> Iterator[str]:
     for row in rows:
         rule = row.rule
         advisory = " (advisory)" if rule.severity is Severity.ADVISORY else ""
-        selected = f" at batch {rule.batch}" if rule.batch else ""
+        asked = (f"batch {rule.batch}" if rule.batch else None, rule.lengths, rule.load)
+        selected = f" at {', '.join(filter(None, asked))}" if any(asked) else ""
         name = f"{rule.source} " if rule.source != rule.stage else ""
         minutes = "" if row.minutes is None else f" · {_minutes(row.minutes)} min"
         wanted = f"{name}{rule.metric}{selected} {rule.bound.kind} {rule.bound.text}{advisory}"
@@ -143,6 +146,23 @@ def _listing(rows: list[Row]) -> Iterator[str]:
             yield _look("stops at the first of these that decides, tokens", [_short(look.tokens) for look in looks])
             yield _look("  passes by then: lossless", [_share(look.lossless) for look in looks])
             yield _look(f"  passes by then: usual 4-bit (+{TYPICAL_INCREASE:.1%})", [_share(k.typical) for k in looks])
+
+
+def _times(times: list[ProfileTime]) -> Iterator[str]:
+    for taken in times:
+        most = _about(taken.most_seconds)
+        text = f"about {most}" if len(taken.pairs) == 1 else f"about {_about(taken.first_seconds)} to {most}"
+        together = "" if taken.resident else " (the two may not fit together: each is then loaded for its blocks)"
+        yield from _wrapped(
+            f"  {taken.stage}: {text} for {taken.model} on an {taken.gpu} ({taken.bytes_per_second / 1e9:,.0f} GB/s), "
+            f"of which {_about(taken.loading_seconds)} loading{together}; as much again if a red rule has to be "
+            "confirmed",
+            "      ",
+        )
+
+
+def _about(seconds: float) -> str:
+    return f"{seconds:.0f} seconds" if seconds < 59.5 else f"{seconds / 60:.1f} minutes"
 
 
 def _look(title: str, cells: list[str]) -> str:
@@ -207,11 +227,17 @@ def _legend(plan: Plan) -> Iterator[str]:
     planned = [row for row in plan.rows if row.outlook.flip_rate is not None]
     if planned:
         yield from _about_items(plan)
-    if any(row.outlook.unit in ("documents", "timing blocks") for row in plan.rows):
+    if any(row.outlook.unit in ("documents", "timing blocks", "single times") for row in plan.rows):
         yield from _term(
             "intervals",
             "Perplexity and timing pass when the whole confidence interval keeps the bound, and are a regression when "
             "all of it is beyond; in between the result is inconclusive, which does not pass.",
+        )
+    if plan.profile_times:
+        yield from _term(
+            "profile",
+            f"Its time is reckoned, not measured: {rate(BANDWIDTH_SHARE)} of the GPU's published bandwidth, no step "
+            f"under {STEP_SECONDS * 1000:.0f} ms, {LOAD_BYTES_PER_SECOND / 1e9:g} GB/s from disk.",
         )
 
 

@@ -27,6 +27,8 @@ METHODS = {
     "exact_unconditional": "gate.stats.exact_unconditional:interval",
     "exact_finite": "gate.stats.exact_finite:interval",
     "hodges_lehmann": "gate.stats.hodges_lehmann:interval",
+    "order_statistics": "gate.stats.order_statistics:value",
+    "order_statistics_ratio": "gate.stats.order_statistics:ratio",
     "exact": "gate.stats.exact:value",
     "exact_ratio": "gate.stats.exact:ratio",
 }

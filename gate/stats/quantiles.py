@@ -18,7 +18,7 @@ def z(confidence: float) -> float:
 
 
 @lru_cache(maxsize=4096)
-def t(confidence: float, degrees_of_freedom: int) -> float:
+def t(confidence: float, degrees_of_freedom: float) -> float:
     """Student's t quantile: t(0.95, 7) = 1.8946.
 
     Raises:

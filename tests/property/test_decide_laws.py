@@ -10,7 +10,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from gate.decide import items
+from gate.decide import items, timing
 from gate.decide.combine import combine, stage_status
 from gate.decide.estimate import p_value
 from gate.decide.judge import judge
@@ -31,6 +31,7 @@ from tests.decide_factory import (
     scored,
     stage,
 )
+from tests.timing_factory import SHAPE, described, of_speed, timed
 
 HARMLESS_FIRST = (Status.PASS, Status.INCONCLUSIVE, Status.REGRESSION)
 TEXTS = st.sampled_from(["max_drop 1pp", "max_drop 5pp", "max_drop 20pp", "min_retained 80%", "min_retained 97%"])
@@ -232,3 +233,75 @@ def test_an_item_that_no_role_measured_is_never_evidence(text: str, n: int, role
     found = judge(rule(text), *roles, TERMS)
     assert (found.status, found.n_lost) == (Status.ERROR, 1)
     assert bound(text).text in text
+
+
+SPEEDS = st.lists(st.floats(80, 120), min_size=8, max_size=8)
+TIMED_TEXTS = st.sampled_from(["min_retained 95%", "min_speedup 1.1", "min 100", "max 100"])
+PLANS = st.sampled_from([(8,), (4, 8), (3, 5, 8)])
+
+
+def side(role: Role, first: list[float], again: list[float] | None, plan: tuple[int, ...]) -> Measurement:
+    return timed(role, {SHAPE: first}, None if again is None else {SHAPE: again}, planned=plan)
+
+
+@settings(max_examples=80, deadline=None)
+@given(blocks=st.lists(SPEEDS, min_size=4, max_size=4), text=TIMED_TEXTS, plan=PLANS)
+def test_a_timing_rule_is_red_exactly_where_both_measurements_are(
+    blocks: list[list[float]], text: str, plan: tuple[int, ...]
+) -> None:
+    of, (b, c, again_b, again_c) = of_speed(text), blocks
+    pair = side(BASELINE, b, again_b, plan), side(CANDIDATE, c, again_c, plan)
+    first = side(BASELINE, b, None, plan), side(CANDIDATE, c, None, plan)
+    second = side(BASELINE, again_b, None, plan), side(CANDIDATE, again_c, None, plan)
+    red = [bool(timing.unconfirmed([of], *alone, TERMS)) for alone in (first, second)]
+    found = judge(of, *pair, TERMS)
+    assert (found.status is Status.REGRESSION) == all(red)
+    if not red[0]:
+        assert found == judge(of, *first, TERMS)  # a second measurement made for another rule changes nothing
+    if found.status is Status.INCONCLUSIVE:
+        assert found.p_value is None
+    assert judge(of, *first, TERMS).status is not Status.REGRESSION
+
+
+@settings(max_examples=60, deadline=None)
+@given(b=SPEEDS, c=SPEEDS, plan=PLANS, reached=st.integers(1, 8), text=TIMED_TEXTS)
+def test_only_planned_numbers_of_pairs_decide(
+    b: list[float], c: list[float], plan: tuple[int, ...], reached: int, text: str
+) -> None:
+    of = of_speed(text)
+    found = judge(of, side(BASELINE, b[:reached], None, plan), side(CANDIDATE, c[:reached], None, plan), TERMS)
+    looks = [size for size in plan if size <= reached]
+    if not looks:
+        assert found.status in (Status.INCONCLUSIVE, Status.ERROR)
+    else:
+        assert found.n_paired in looks
+        planned = judge(
+            of, side(BASELINE, b[: looks[-1]], None, plan), side(CANDIDATE, c[: looks[-1]], None, plan), TERMS
+        )
+        assert found == planned  # what lies behind the last look is not looked at
+
+
+@settings(max_examples=60, deadline=None)
+@given(b=SPEEDS, c=SPEEDS, sd=st.floats(0, 0.2), processes=st.integers(2, 12), text=TIMED_TEXTS)
+def test_spread_between_processes_never_makes_surer(
+    b: list[float], c: list[float], sd: float, processes: int, text: str
+) -> None:
+    noise = described(
+        "between_process_log_sd", "calibrated/decode_tokens_per_second", sd, group=SHAPE, weight=processes
+    )
+    baseline, candidate = side(BASELINE, b, None, (8,)), side(CANDIDATE, c, None, (8,))
+    before = judge(of_speed(text), baseline, candidate, TERMS)
+    after = judge(of_speed(text), replace(baseline, observations=(*baseline.observations, noise)), candidate, TERMS)
+    assert before.interval is not None
+    assert after.interval is not None
+    assert after.interval.low <= before.interval.low
+    assert after.interval.high >= before.interval.high
+    assert after.estimate == before.estimate
+
+
+@settings(max_examples=40, deadline=None)
+@given(blocks=st.lists(SPEEDS, min_size=4, max_size=4), data=st.data())
+def test_the_order_of_blocks_in_a_record_is_irrelevant(blocks: list[list[float]], data: st.DataObject) -> None:
+    pair = side(BASELINE, blocks[0], blocks[2], (4, 8)), side(CANDIDATE, blocks[1], blocks[3], (4, 8))
+    shuffled = [replace(m, observations=tuple(data.draw(st.permutations(m.observations)))) for m in pair]
+    assert judge(of_speed(), shuffled[0], shuffled[1], TERMS) == judge(of_speed(), *pair, TERMS)

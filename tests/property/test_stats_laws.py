@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from gate.stats import METHODS, Limits
 from gate.stats.interleaving import balanced
+from gate.stats.log_ratio import BetweenProcesses
 from gate.stats.mcnemar import p_values
 from gate.stats.multiplicity import benjamini_hochberg, e_bh, e_holm, holm, holm_adjusted, p_from_e, simes
 from gate.stats.pooled_permutation import TaskFlips, by_items, by_tasks
@@ -76,6 +77,14 @@ def deleted_groups(drawn: list[tuple[float, float]]) -> Arguments:
     return full | {"baseline_deleted": of_baseline, "candidate_deleted": of_candidate}
 
 
+SHARES = st.sampled_from([0.5, 0.75, 0.9])
+
+
+def with_processes(arguments: st.SearchStrategy[Arguments]) -> st.SearchStrategy[Arguments]:
+    spreads = st.builds(BetweenProcesses, sd_log=st.floats(0, 0.3), pairs=st.integers(2, 12))
+    return st.builds(lambda drawn, between: drawn | {"between": between}, arguments, st.one_of(st.none(), spreads))
+
+
 CASES: dict[str, st.SearchStrategy[Arguments]] = {
     "tango": flips(),
     "wald": flips(),
@@ -109,9 +118,13 @@ CASES: dict[str, st.SearchStrategy[Arguments]] = {
     "exact_finite": flips(25).flatmap(
         lambda counts: st.integers(counts["n"] + 1, 80).map(lambda population: counts | {"population": population})
     ),
-    "log_ratio_t": pairs(POSITIVE, 2),
+    "log_ratio_t": with_processes(pairs(POSITIVE, 2)),
     "hodges_lehmann": pairs(POSITIVE, 8, 16),
-    "log_mean_t": st.lists(POSITIVE, min_size=2, max_size=20).map(lambda v: {"values": v}),
+    "log_mean_t": with_processes(st.lists(POSITIVE, min_size=2, max_size=20).map(lambda v: {"values": v})),
+    "order_statistics": st.builds(
+        lambda times, share: {"times": times, "share": share}, st.lists(POSITIVE, min_size=60, max_size=90), SHARES
+    ),
+    "order_statistics_ratio": st.builds(lambda sides, share: sides | {"share": share}, pairs(POSITIVE, 60, 90), SHARES),
     "exact": st.builds(
         lambda readings, step, worse: {"readings": readings, "resolution": step, "larger_is_worse": worse},
         st.lists(st.floats(0, 1e12), min_size=1, max_size=5),

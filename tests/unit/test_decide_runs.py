@@ -1,25 +1,17 @@
-"""Timing blocks and once-per-run readings."""
+"""Once-per-run readings: memory taken apart, sizes, the largest batch, load time."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from gate.decide.judge import judge
-from gate.metrics import PROFILE
-from gate.records import (
-    Measurement,
-    Metric,
-    Role,
-    Status,
-)
+from gate.metrics import DESCRIBED, PROFILE
+from gate.records import Measurement, Role, Status
 from tests.decide_factory import (
     BASELINE,
     CANDIDATE,
-    TERMS,
     failure,
     judged,
     measurement,
@@ -27,97 +19,7 @@ from tests.decide_factory import (
     rule,
 )
 
-
-class TestTiming:
-    SPEED, WAIT = PROFILE["decode_tokens_per_second"], PROFILE["ttft_p50_seconds"]
-
-    def blocks(self, role: Role, metric: Metric, by_batch: dict[int, list[float]], **changes: Any) -> Measurement:
-        found = [
-            observation(metric, f"block/{k}", v, group=f"batch={b}")
-            for b, values in by_batch.items()
-            for k, v in enumerate(values)
-        ]
-        return measurement(role, found, 8, metric=metric, **changes)
-
-    def speeds(self, factor_1: float, factor_8: float) -> tuple[Measurement, Measurement]:
-        base = [100 + math.sin(k) for k in range(8)]
-        noise = [1 + 0.004 * math.cos(3 * k) for k in range(8)]
-        candidate = {1: [factor_1 * v * e for v, e in zip(base, noise, strict=True)]}
-        candidate[8] = [factor_8 * v * e * 5 for v, e in zip(base, noise, strict=True)]
-        return (
-            self.blocks(BASELINE, self.SPEED, {1: base, 8: [5 * v for v in base]}),
-            self.blocks(CANDIDATE, self.SPEED, candidate),
-        )
-
-    def test_one_batch_size(self) -> None:
-        pair = self.speeds(0.7, 1.5)
-        slow = judged(rule("min_retained 95%", metric="decode_tokens_per_second", batch=1), pair)
-        assert slow.status is Status.REGRESSION
-        assert slow.estimate == pytest.approx(0.7, rel=2e-3)
-        assert slow.counts == {"R": 8, "N": 8, "hodges_lehmann_ratio": pytest.approx(0.7, abs=0.001)}
-        fast = judged(rule("min_speedup 1.4", metric="decode_tokens_per_second", batch=8), pair)
-        assert fast.status is Status.PASS
-        assert fast.members == ()
-
-    def test_without_a_batch_the_worst_decides(self) -> None:
-        found = judged(rule("min_retained 95%", metric="decode_tokens_per_second"), self.speeds(1.2, 0.8))
-        assert found.status is Status.REGRESSION
-        assert found.estimate == pytest.approx(0.8, rel=2e-3)
-        assert [(m.group, m.status) for m in found.members] == [
-            ("batch=8", Status.REGRESSION),
-            ("batch=1", Status.PASS),
-        ]
-        assert found.reason.startswith("batch=8, the worst of 2: ")
-
-    def test_a_shorter_wait_is_a_speed_up(self) -> None:
-        pair = (
-            self.blocks(BASELINE, self.WAIT, {1: [0.2, 0.21, 0.2, 0.19] * 2}),
-            self.blocks(CANDIDATE, self.WAIT, {1: [0.1, 0.105, 0.1, 0.095] * 2}),
-        )
-        faster = judged(rule("min_speedup 1.5", metric="ttft_p50_seconds"), pair)
-        assert faster.status is Status.PASS
-        assert faster.estimate == pytest.approx(2.0)
-        assert judged(rule("max_increase 0%", metric="ttft_p50_seconds"), pair).estimate == pytest.approx(-0.5)
-        assert judged(rule("max 150ms", metric="ttft_p50_seconds"), (None, pair[1])).status is Status.PASS
-        slower = (replace(pair[1], role=BASELINE), replace(pair[0], role=CANDIDATE))
-        assert judged(rule("max_increase 50%", metric="ttft_p50_seconds"), slower).status is Status.REGRESSION
-
-    def test_equal_blocks_keep_a_resolution(self) -> None:
-        pair = tuple(self.blocks(r, self.SPEED, {1: [50.0] * 8}) for r in (BASELINE, CANDIDATE))
-        found = judge(rule("min_retained 95%", metric="decode_tokens_per_second"), pair[0], pair[1], TERMS)
-        assert found.interval is not None
-        assert (found.interval.low, found.interval.high) == pytest.approx((0.999, 1.001), abs=1e-6)
-        assert found.status is Status.PASS
-
-    def test_a_batch_that_ran_out_of_memory_is_an_error_of_that_batch(self) -> None:
-        baseline = self.blocks(BASELINE, self.SPEED, {1: [50.0] * 8, 8: [200.0] * 8})
-        failures = [failure(f"block/{k}/batch=8", "out_of_memory") for k in range(8)]
-        candidate = self.blocks(CANDIDATE, self.SPEED, {1: [50.0] * 8}, failures=failures)
-        found = judged(rule("min_retained 95%", metric="decode_tokens_per_second"), (baseline, candidate))
-        assert found.status is Status.ERROR
-        assert "candidate out_of_memory: 8" in found.reason
-        assert {m.group: m.status for m in found.members} == {"batch=8": Status.ERROR, "batch=1": Status.PASS}
-        one = judged(rule("min_retained 95%", metric="decode_tokens_per_second", batch=1), (baseline, candidate))
-        assert one.status is Status.PASS
-
-    def test_a_batch_that_neither_could_run_is_not_forgotten(self) -> None:
-        failures = [failure(f"block/{k}/batch=8", "out_of_memory") for k in range(8)]
-        pair = tuple(self.blocks(r, self.SPEED, {1: [50.0] * 8}, failures=failures) for r in (BASELINE, CANDIDATE))
-        found = judge(rule("min_retained 95%", metric="decode_tokens_per_second"), pair[0], pair[1], TERMS)
-        assert found.status is Status.ERROR
-
-    def test_a_missing_block_is_lost(self) -> None:
-        pair = (
-            self.blocks(BASELINE, self.SPEED, {1: [50.0] * 8}),
-            self.blocks(CANDIDATE, self.SPEED, {1: [50.0] * 7}),
-        )
-        found = judged(rule("min_retained 95%", metric="decode_tokens_per_second"), pair)
-        assert (found.status, found.n_lost) == (Status.ERROR, 1)
-
-    def test_no_blocks_at_all(self) -> None:
-        pair = self.blocks(BASELINE, self.SPEED, {}), self.blocks(CANDIDATE, self.SPEED, {})
-        found = judged(rule("min_retained 95%", metric="decode_tokens_per_second"), pair)
-        assert (found.status, "nothing was measured" in found.reason) == (Status.ERROR, True)
+PEAKS = ("activation_peak", "rss_peak", "vram_peak", "vram_reserved", "vram_process", "vram_unused")
 
 
 class TestScalars:
@@ -155,22 +57,115 @@ class TestScalars:
         assert found.interval is not None
         assert (found.interval.low, found.interval.high) == pytest.approx((4.0, 6.0), rel=1e-5)
 
-    def test_a_peak_cut_short_is_not_known(self) -> None:
+    @pytest.mark.parametrize("name", PEAKS)
+    def test_a_peak_cut_short_is_not_known(self, name: str) -> None:
         failures = [failure("block/0/batch=8", "out_of_memory")]
-        candidate = self.readings(CANDIDATE, "vram_peak", [20 * 2**30], failures=failures)
-        found = judged(rule("max 24GiB", metric="vram_peak"), (None, candidate))
+        candidate = self.readings(CANDIDATE, name, [20 * 2**30], failures=failures)
+        found = judged(rule("max 24GiB", metric=name), (None, candidate))
         assert found.status is Status.ERROR
         assert "ran out of memory in block/0/batch=8" in found.reason
-        size = self.readings(CANDIDATE, "disk_bytes", [1.0], failures=failures)
-        assert judged(rule("max 24GiB", metric="disk_bytes"), (None, size)).status is Status.PASS
 
-    def test_a_reading_for_the_whole_run_has_no_batch(self) -> None:
+    @pytest.mark.parametrize(
+        "name", [n for n, m in PROFILE.items() if m.unit == "B" and n not in PEAKS] + ["max_batch_at_context"]
+    )
+    def test_what_is_no_peak_stands_when_a_batch_ran_out_of_memory(self, name: str) -> None:
+        failures = [failure("block/0/batch=8", "out_of_memory")]
+        candidate = self.readings(CANDIDATE, name, [1024.0], failures=failures)
+        bound = "min 16" if name == "max_batch_at_context" else "max 24GiB"
+        assert judged(rule(bound, metric=name), (None, candidate)).status is Status.PASS
+
+    @pytest.mark.parametrize("key", ["batch", "lengths", "load"])
+    def test_a_reading_for_the_whole_run_has_no_batch(self, key: str) -> None:
         candidate = self.readings(CANDIDATE, "vram_peak", [20 * 2**30])
-        found = judged(rule("max 24GiB", metric="vram_peak", batch=8), (None, candidate))
-        assert (found.status, "read once for all batch sizes" in found.reason) == (Status.ERROR, True)
+        of = rule("max 24GiB", metric="vram_peak", **{key: 8 if key == "batch" else "8"})
+        found = judged(of, (None, candidate))
+        assert found.status is Status.ERROR
+        assert f"read once for all batches and loads: remove `{key}`" in found.reason
 
     def test_no_reading(self) -> None:
         candidate = self.readings(CANDIDATE, "load_seconds", [1.0])
         pair = self.readings(BASELINE, "load_seconds", []), candidate
         found = judged(rule("max_increase 5%", metric="load_seconds"), pair)
         assert (found.status, "the baseline has no reading" in found.reason) == (Status.ERROR, True)
+
+    def test_nothing_fits_is_a_number(self) -> None:
+        name = "max_batch_at_context"
+        pair = self.readings(BASELINE, name, [12.0, 12.0]), self.readings(CANDIDATE, name, [0.0, 0.0])
+        least = judged(rule("min 1", metric=name), pair)
+        assert (least.status, least.candidate) == (Status.REGRESSION, 0)
+        kept = judged(rule("min_retained 50%", metric=name), pair)
+        assert (kept.status, kept.estimate) == (Status.REGRESSION, 0)
+        mirrored = self.readings(BASELINE, name, [0.0]), self.readings(CANDIDATE, name, [12.0])
+        compared = judged(rule("min_retained 50%", metric=name), mirrored)
+        assert (compared.status, "the baseline reads 0" in compared.reason) == (Status.ERROR, True)
+        assert judged(rule("min 1", metric=name), mirrored).status is Status.PASS
+
+    def test_readings_are_no_matter_of_confidence(self) -> None:
+        candidate = self.readings(CANDIDATE, "vram_peak", [24 * 2**30])
+        assert judged(rule("max 24GiB", metric="vram_peak"), (None, candidate)).reason == (
+            "the value keeps the bound 24GiB"
+        )
+        assert judged(rule("max 1MiB", metric="vram_peak"), (None, candidate)).reason == (
+            "the value is beyond the bound 1MiB"
+        )
+        pair = self.readings(BASELINE, "vram_peak", [20 * 2**30]), candidate
+        assert judged(rule("max_increase 5%", metric="vram_peak"), pair).reason == (
+            "the increase is beyond the bound 5%"
+        )
+
+    def test_the_largest_batch_is_one_number_and_the_smallest_that_was_read(self) -> None:
+        name = "max_batch_at_context"
+        candidate = self.readings(CANDIDATE, name, [12.0, 11.0, 12.0])
+        found = judged(rule("min 12", metric=name), (None, candidate))
+        assert (found.status, found.candidate, found.n_paired) == (Status.REGRESSION, 11, 1)
+
+    @pytest.mark.parametrize(
+        ("name", "said"),
+        [
+            ("joules_per_output_token", "nothing counts energy on a CPU"),
+            ("vram_peak", "a CPU has no VRAM: use rss_peak"),
+            ("load_vram_peak", "a CPU has no VRAM: use load_rss_peak"),
+        ],
+    )
+    def test_what_a_cpu_cannot_have_says_so(self, name: str, said: str) -> None:
+        seen = self.readings(CANDIDATE, "rss_peak", [1.0])
+        wanted = rule("max 24" if name.startswith("joules") else "max 24GiB", metric=name)
+        on_cpu = judged(wanted, (None, replace(seen, notes=("measured on CPU", "x" * 5000))))
+        assert on_cpu.status is Status.ERROR
+        assert said in on_cpu.reason
+        assert len(on_cpu.reason) < 120
+        assert said not in judged(wanted, (None, seen)).reason
+
+    def test_what_is_missing_names_what_rules_can_use_and_few_notes(self) -> None:
+        described = DESCRIBED["cpu_has_amx_fp16"]
+        seen = replace(
+            self.readings(CANDIDATE, "rss_peak", [1.0]),
+            metrics=(PROFILE["rss_peak"], described),
+            notes=("it was cold.", "x" * 5000),
+        )
+        reason = judged(rule("max 24GiB", metric="disk_bytes"), (None, seen)).reason
+        assert "it reported rss_peak; it was cold; xxx" in reason
+        assert described.name not in reason
+        assert len(reason) < 1000
+
+    @pytest.mark.parametrize("name", ["vram_process", "vram_context"])
+    def test_what_the_driver_cannot_see_has_its_own_sentence(self, name: str) -> None:
+        """In a container NVML counts nothing for the process, while the allocator still knows what it holds."""
+        peak, wanted = PROFILE["vram_peak"], PROFILE[name]
+        seen = measurement(CANDIDATE, [observation(peak, "run/0", 2.0**30)], 8, metric=peak, also=[wanted])
+        found = judged(rule("max 24GiB", metric=name), (None, seen))
+        assert found.status is Status.ERROR
+        assert "NVML cannot see it, as in most containers" in found.reason
+        undeclared = measurement(CANDIDATE, seen.observations, 8, metric=peak)
+        assert judged(rule("max 24GiB", metric=name), (None, undeclared)).reason == found.reason
+        on_cpu = measurement(CANDIDATE, [], 8, metric=wanted)
+        assert (
+            "does this device and backend report it?" in judged(rule("max 24GiB", metric=name), (None, on_cpu)).reason
+        )
+
+    def test_a_run_that_stopped_at_a_planned_look_has_its_readings(self) -> None:
+        candidate = self.readings(CANDIDATE, "weights_bytes", [7.0] * 4, n_reached=4)
+        pair = self.readings(BASELINE, "weights_bytes", [7.0] * 4, n_reached=4), candidate
+        found = judged(rule("max_increase 0%", metric="weights_bytes"), pair)
+        assert found.status is Status.PASS
+        assert "reached" not in found.counts

@@ -216,11 +216,15 @@ def test_hole_15_noisy_timings_of_equal_models_are_rarely_red() -> None:
     rng = np.random.default_rng(15)
     red = 0
     for _ in range(40):
-        speeds = np.exp(rng.normal(0, 0.04, size=(2, 8))) * 100
+        speeds = np.exp(rng.normal(0, 0.04, size=(2, 2, 8))) * 100
         sides = [
             measurement(
                 role,
-                [observation(metric, f"block/{k}", v, group="batch=1") for k, v in enumerate(speeds[i].tolist())],
+                [
+                    observation(metric, f"{series}/{k}", v, group="batch=1")
+                    for j, series in enumerate(("block", "again"))
+                    for k, v in enumerate(speeds[i, j].tolist())
+                ],
                 8,
                 metric=metric,
             )

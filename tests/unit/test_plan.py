@@ -436,7 +436,50 @@ def test_timing_says_how_quiet_the_machine_must_be() -> None:
     timing, size = planned(stage).rows
     t = stats.t.ppf(0.95, 7) + stats.t.ppf(0.8, 7)
     assert timing.outlook.spread == pytest.approx(0.0512933 * 8**0.5 / t, rel=1e-3)
+    assert timing.outlook.says == (
+        "8 pairs of timing blocks: decidable while they differ by no more than 5.2% (sd). Red only when a second, "
+        "fresh measurement says the same."
+    )
     assert (size.outlook.unit, size.outlook.n, size.outlook.spread) == ("runs", 1, None)
+
+
+def test_looks_at_timing_share_the_error() -> None:
+    rules = [{"metric": "decode_tokens_per_second", "min_retained": "95%"}, {"metric": "ttft_p50_seconds", "max": "1s"}]
+    stage = {"kind": "profile", "name": "serving", "looks": [5, 10], "rules": rules}
+    compared, absolute = planned(stage).rows
+    t = stats.t.ppf(0.975, 9) + stats.t.ppf(0.8, 9)
+    assert compared.outlook.spread == pytest.approx(0.0512933 * 10**0.5 / t, rel=1e-3)
+    assert compared.outlook.says.startswith("Looks after 5 and 10 pairs of timing blocks: decidable at the last look")
+    assert absolute.outlook.spread is None
+    assert absolute.outlook.says.startswith(
+        "Looks after 5 and 10 pairs of timing blocks, baseline and candidate in turn"
+    )
+
+
+@pytest.mark.parametrize(
+    ("rule", "there", "needed"),
+    [
+        ({"metric": "ttft_p90_seconds", "max": "1s"}, 8 * 4, 29),  # four runs a block
+        ({"metric": "tpot_p99_seconds", "max": "1s"}, 8 * 4 * 15, 299),  # 15 steps of the shorter answers
+        ({"metric": "tpot_p99_seconds", "max": "1s", "lengths": "32+128"}, 8 * 4 * 127, 299),
+        ({"metric": "e2e_p90_seconds", "max_increase": "10%"}, 8 * 4, 36),  # half of the error for each role
+        ({"metric": "e2e_p95_seconds", "max": "1s", "load": "open:4"}, 8 * 40, 59),
+    ],
+)
+def test_a_percentile_says_how_many_single_times_it_has_and_needs(rule: Any, there: int, needed: int) -> None:
+    stage = {
+        "kind": "profile",
+        "name": "serving",
+        "lengths": ["32+16", "32+128"],
+        "serving": {"loads": [{"rate": 4, "requests": 40}]},
+        "rules": [{"severity": "advisory", **rule}, {"metric": "vram_peak", "max": "1GiB"}],
+    }
+    result = planned(stage)
+    outlook = result.rows[0].outlook
+    assert (outlook.unit, outlook.available, outlook.needed) == ("single times", there, needed)
+    assert (outlook.problem is not None) == (there < needed)
+    assert any("raise blocks" in warning for warning in result.warnings) == (there < needed)
+    assert result.problems == ()
 
 
 # -- the whole ----------------------------------------------------------------------------------------------
