@@ -19,6 +19,7 @@ from rich.progress import (
     TaskID,
     TextColumn,
     TimeElapsedColumn,
+    TimeRemainingColumn,
 )
 from rich.table import Table
 from rich.text import Text
@@ -59,6 +60,9 @@ class RunConsole:
                 BarColumn(),
                 MofNCompleteColumn(),
                 TimeElapsedColumn(),
+                TextColumn("about"),
+                TimeRemainingColumn(),
+                TextColumn("left"),
                 console=self._console,
                 transient=True,
             )
@@ -79,7 +83,9 @@ class RunConsole:
             self._say(f"      {result.name} SKIPPED: {result.skipped_because}", "dim")
             return
         source = {"store": "baseline from the store", "measured": "baseline measured", "none": "no baseline"}
-        scored = basis.stopped_early(result) or f"{result.items_scored:,} of {result.items_available:,} items"
+        whole = f"{result.items_scored:,} of {result.items_available:,}"
+        scored = f"{whole} pairs of blocks" if result.kind == "profile" else f"{whole} items"
+        scored = basis.stopped_early(result) or scored
         self._say(
             f"      {result.name} {result.status} in {result.seconds:.1f} s, {scored}, {source[result.baseline_from]}",
             STYLES[result.status],

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -25,6 +26,7 @@ from gate.stages import VERSIONS
 from gate.store import Entry, Store, stage_digest
 
 Progress = Callable[[int, int, str], None]
+_BLOCK = re.compile(r"block/\d+")
 
 
 class Stream(Protocol):
@@ -60,6 +62,15 @@ class Evidence:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Block:
+    """Which timing block: the `number`-th of its role, of the first measurement or of the one that confirms it."""
+
+    role: Role
+    number: int
+    again: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Again:
     """A stored measurement of the baseline and one made now; `proposal` is where the store keeps it.
 
@@ -75,6 +86,7 @@ class Side:
     """One role: its checkpoint and its worker, which is started, checked and loaded when first needed.
 
     `ref` is what the checkpoint is, `view` what of it is loaded; `batch_size` goes before the policy's own.
+    `starts` counts its workers so far.
     """
 
     def __init__(
@@ -89,6 +101,7 @@ class Side:
         self._info: BackendInfo | None = None
         self.known: BackendInfo | None = None
         """What was opened, also when its worker is gone."""
+        self.starts = 0
 
     def started(self) -> MeasuringWorker:
         """The worker process, model not necessarily loaded; a fresh one if the last is gone.  Raises WorkerError."""
@@ -96,6 +109,7 @@ class Side:
             self.drop()
         if self._worker is None:
             self._worker = self._start(self.role, self._checkpoint)
+            self.starts += 1
         return self._worker
 
     def opened(self) -> tuple[MeasuringWorker, BackendInfo]:
@@ -157,7 +171,7 @@ class Collector:
         self._base = base
         self._backend = backend
         self._device = device
-        self._progress = progress
+        self.progress = progress
         self._stack = ExitStack()
         self._files: dict[str, tuple[Path, ...]] = {}
         # The same sample for every candidate of this baseline; nobody re-rolls it from the command line.
@@ -285,7 +299,7 @@ class Collector:
         }
 
     def _whole(self, settings: Stage, artifacts: Path, seconds_left: SecondsLeft) -> Measurement:
-        stream = self._begin(self.baseline, settings, artifacts, None)
+        stream = self._begin(self.baseline, settings, artifacts)
         return whole(merge(list(_parts(stream, seconds_left))))
 
     def of_candidate(self, settings: Stage, artifacts: Path) -> Stream:
@@ -294,34 +308,31 @@ class Collector:
         Raises:
             CheckpointError, WorkerError: the model cannot be loaded.
         """
-        return self._begin(self.candidate, settings, artifacts, None)
+        return self._begin(self.candidate, settings, artifacts)
 
-    def blocks(
-        self,
-        settings: Stage,
-        order: Iterator[Role] | tuple[Role, ...],
-        scratch: Path,
-        seconds_left: SecondsLeft,
-    ) -> dict[Role, list[Measurement]]:
-        """Timing blocks of both roles in the interleaved `order`; both workers stay resident."""
-        sides = {Role.BASELINE: self.baseline, Role.CANDIDATE: self.candidate}
-        for side in sides.values():
-            side.opened()
-        done: dict[Role, list[Measurement]] = {Role.BASELINE: [], Role.CANDIDATE: []}
-        turns = list(order)
-        for turn, role in enumerate(turns):
-            self._progress(turn, len(turns), f"{settings.name} {role}")
-            block = len(done[role])
-            stream = self._begin(sides[role], settings, scratch, block)
-            done[role].append(merge(list(_parts(stream, seconds_left))))
-        return done
+    def side(self, role: Role) -> Side:
+        return self.baseline if role is Role.BASELINE else self.candidate
+
+    def block(
+        self, settings: Stage, block: Block, scratch: Path, seconds_left: SecondsLeft, progress: Progress
+    ) -> Measurement:
+        """One timing block of one role, with the worker that it has.
+
+        Raises:
+            BudgetExceeded, CouldNotMeasure, DataError, WorkerError: as `Side.opened` and `Stream.advance`.
+        """
+        stream = self._begin(self.side(block.role), settings, scratch, block, progress)
+        return merge(list(_parts(stream, seconds_left)))
 
     def _settings_digest(self, settings: Stage) -> str:
         files = self._files[settings.model_dump_json()]
         return stage_digest(settings.model_dump(mode="json"), files, VERSIONS[settings.kind], self._base)
 
-    def _begin(self, side: Side, settings: Stage, artifacts: Path, block: int | None) -> Stream:
+    def _begin(
+        self, side: Side, settings: Stage, artifacts: Path, block: Block | None = None, progress: Progress | None = None
+    ) -> Stream:
         worker, _ = side.opened()
+        show = progress or self.progress
         return worker.begin(
             stage=settings.model_dump(mode="json"),
             context={
@@ -330,9 +341,10 @@ class Collector:
                 "sample_seed": self.sample_seed,
                 "order_seed": self.order_seed if side.role is Role.CANDIDATE else self.sample_seed,
                 "artifacts": str(artifacts),
-                "block": block,
+                "block": None if block is None else block.number,
+                "again": block is not None and block.again,
             },
-            on_progress=lambda done, total, label: self._progress(done, total, f"{label}, {side.role}"),
+            on_progress=lambda done, total, label: show(done, total, f"{label}, {side.role}"),
         )
 
 
@@ -375,7 +387,13 @@ def storing_errors(measurements: Sequence[Measurement]) -> Iterator[str]:
 
 
 def items_scored(measurement: Measurement) -> int:
-    """Number of items with a value; corpus-level and one-off numbers are not items."""
+    """Number of items with a value, or of timing blocks; corpus-level and one-off numbers are not items.
+
+    Blocks count once, whatever was timed in them; those that only confirm do not count.
+    """
+    if any(m.estimand is Estimand.TIMING for m in measurement.metrics):
+        timed = {m.observed for m in measurement.metrics if m.estimand is Estimand.TIMING}
+        return len({o.item_id for o in measurement.observations if o.metric in timed and _BLOCK.fullmatch(o.item_id)})
     whole = {m.observed for m in measurement.metrics if m.estimand in (Estimand.SCALAR, Estimand.CORPUS)}
     ids = (o.item_id for o in measurement.observations if o.metric not in whole)
     return len({item_id.partition("/look=")[0] for item_id in ids})  # the same documents at every look

@@ -12,17 +12,19 @@ from typing import Any
 
 from gate import metrics
 from gate.decide.items import ABSOLUTE
-from gate.decide.noise import FlipNoise, Noise, TokenNoise
+from gate.decide.noise import FlipNoise, Noise, TimingNoise, TokenNoise, observed
 from gate.decide.outlook import Floors
-from gate.policy import DomainStage, LmEvalStage, Stage, split
-from gate.records import Estimand, Rule, Severity
+from gate.policy import DomainStage, LmEvalStage, ProfileStage, Stage, split
+from gate.records import Estimand, Observation, Rule, Severity
 from gate.stages import VERSIONS
 from gate.store import Store, stage_digest
 
-_KINDS: Mapping[str, type[FlipNoise] | type[TokenNoise]] = {"flips": FlipNoise, "tokens": TokenNoise}
+_KINDS: Mapping[str, type[Noise]] = {"flips": FlipNoise, "tokens": TokenNoise, "timing": TimingNoise}
 _NAMES = {kind: name for name, kind in _KINDS.items()}
 _SCORED_LATER = ("text_metrics", "judge")
 """Settings of what is made of the answers, which change none of them."""
+_NOT_TIMED = ("blocks", "looks", "context_tokens", "memory_budget")
+"""Settings that change how often something is timed, or nothing that is timed."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,10 +49,10 @@ class Calibrated:
     """The noise of one source.
 
     Attributes:
-        batch_size: of the second run.
+        batch_size: of the second run; None where both are timed side by side.
     """
 
-    batch_size: int
+    batch_size: int | None
     noises: tuple[Noise, ...]
 
 
@@ -111,6 +113,44 @@ def missing(store: Store, place: Place, stages: Sequence[Stage], rules: Sequence
     )
 
 
+def of_processes(store: Store, place: Place, stages: Sequence[Stage]) -> Mapping[str, tuple[Observation, ...]]:
+    """Stage name → how much processes differ, for the baseline's measurement; of calibrated profile stages."""
+    timed = [stage for stage in stages if isinstance(stage, ProfileStage)]
+    return {stage: observed(found.noises) for (stage, _), found in load(store, place, timed).items()}
+
+
+def untimed(store: Store, place: Place, stages: Sequence[Stage], rules: Sequence[Rule]) -> tuple[str, ...]:
+    """Profile stages of which it is not known how much processes differ, though a blocking rule compares timings."""
+    known = of_processes(store, place, stages)
+    names = {stage.name for stage in stages if isinstance(stage, ProfileStage)} - known.keys()
+    return tuple(
+        dict.fromkeys(
+            r.stage
+            for r in rules
+            if r.stage in names
+            and r.severity is Severity.BLOCKING
+            and r.bound.kind not in ABSOLUTE
+            and metrics.PROFILE[r.metric].estimand is Estimand.TIMING
+        )
+    )
+
+
+def unknown(store: Store, place: Place, stages: Sequence[Stage], rules: Sequence[Rule]) -> tuple[str, ...]:
+    """A sentence for what was not calibrated and is judged all the same."""
+    said = []
+    if sources := missing(store, place, stages, rules):
+        said.append(
+            f"the noise floor of {', '.join(sources)} was not measured: even the same model changes some answers when "
+            "batch size or kernels change; gate calibrate measures it"
+        )
+    if timed := untimed(store, place, stages, rules):
+        said.append(
+            f"how much the timing of {', '.join(timed)} differs between processes was not measured: its intervals "
+            "hold for the processes of this run; gate calibrate measures it"
+        )
+    return tuple(said)
+
+
 def _of_items(stage: Stage | None, metric: str) -> bool:
     """Whether the metric is a mean over items; of an lm-eval task it is taken to be, which only the task knows."""
     if isinstance(stage, DomainStage):
@@ -120,7 +160,8 @@ def _of_items(stage: Stage | None, metric: str) -> bool:
 
 def _parts(place: Place, source: str, settings: Stage) -> dict[str, str]:
     # Without what changes no answer: floors are of answers.  A plan may come before the data, a judge never does.
-    asked = settings.model_dump(mode="json", exclude=set(_SCORED_LATER))
+    left_out = _NOT_TIMED if isinstance(settings, ProfileStage) else _SCORED_LATER
+    asked = settings.model_dump(mode="json", exclude=set(left_out))
     data = [place.base / settings.data] if isinstance(settings, DomainStage) else []
     digest = stage_digest(asked, [path for path in data if path.is_file()], VERSIONS[settings.kind], place.base)
     return {

@@ -6,16 +6,17 @@ The order of things and the reasons for what was skipped live here; all I/O is i
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
-from gate import __version__, checkpoint, intake, noise_floor, policy, units
+from gate import checkpoint, intake, noise_floor, policy, units
 from gate.checkpoint import view
 from gate.decide import combine, overall
 from gate.decide.outlook import Floors
+from gate.decide.run_record import MAX_FLIPS, Setting, run_record
 from gate.decide.terms import Terms, gate_wide
 from gate.decide.unjudged import could_not_measure
 from gate.errors import CheckpointError, CouldNotMeasure, ExitCode, Refused, UsageError
@@ -23,11 +24,11 @@ from gate.evidence import Collector, Side, StartWorker, storing_errors
 from gate.order import order_seed, sample_seed
 from gate.policy_file import LoadedPolicy
 from gate.records import (
-    ARTIFACT_VERSION,
     CheckpointRef,
     Environment,
     Flip,
     Measurement,
+    Observation,
     Quality,
     Role,
     RunRecord,
@@ -39,8 +40,6 @@ from gate.records import (
 from gate.reports import sentence
 from gate.stage_run import reason_of, run_stage, unmeasured
 from gate.store import Store
-
-MAX_FLIPS = 200
 
 
 class Reporter(Protocol):
@@ -128,6 +127,7 @@ class _Run:
         self.notes: list[str] = []
         self.packages: dict[str, str] = {}
         self.floors: Floors = {}
+        self.process_noise: Mapping[str, Sequence[Observation]] = {}
         self.broken: dict[tuple[str, str], CouldNotMeasure] = {}
         self.quality: Quality | None = None
         names = [s.name for s in self.loaded.policy.stages]
@@ -211,12 +211,9 @@ class _Run:
             base=self.loaded.base,
         )
         self.floors = noise_floor.load_floors(self.services.store, place, self.loaded.policy.stages, self.loaded.rules)
-        unknown = noise_floor.missing(self.services.store, place, self.loaded.policy.stages, self.loaded.rules)
-        if unknown:
-            self._note(
-                f"the noise floor of {', '.join(unknown)} was not measured: even the same model changes some answers "
-                "when batch size or kernels change; gate calibrate measures it"
-            )
+        self.process_noise = noise_floor.of_processes(self.services.store, place, self.loaded.policy.stages)
+        for text in noise_floor.unknown(self.services.store, place, self.loaded.policy.stages, self.loaded.rules):
+            self._note(text)
         if self.floors:
             self.request.refuse_hopeless(floors=self.floors)
 
@@ -284,6 +281,7 @@ class _Run:
             [r for r in self.loaded.rules if r.stage == stage.name],
             terms=self._terms(),
             broken={source: problem for (name, source), problem in self.broken.items() if name == stage.name},
+            process_noise=self.process_noise.get(stage.name, ()),
             stop_early=self.loaded.policy.stop_early,
             keep_going=self.request.keep_going,
             monotonic=self.services.monotonic,
@@ -367,29 +365,28 @@ class _Run:
         return Verdict(status=decision.status, deciding=decision.deciding, sentence=text)
 
     def _outcome(self, verdict: Verdict, exit_code: int) -> Outcome:
-        candidate = self.refs.get(Role.CANDIDATE)
-        identity = (candidate.effective_digest if candidate else "unknown")[:8]
-        record = RunRecord(
-            artifact_version=ARTIFACT_VERSION,
-            run_id=f"{self.created:%Y%m%dT%H%M%S}-{identity}-{self.loaded.digest[:8]}",
-            created_at=self.created.isoformat(timespec="seconds"),
-            gate_version=__version__,
-            policy_source=self.loaded.source,
-            policy_digest=self.loaded.digest,
-            policy=self.policy_data,
+        here = self.services.environment
+        setting = Setting(
             baseline=self.refs.get(Role.BASELINE),
-            candidate=candidate,
-            environment=replace(
-                self.services.environment, packages={**self.services.environment.packages, **self.packages}
-            ),
-            stages=self._in_order(),
-            flips=tuple(self.flips),
-            quality=self.quality,
-            verdict=verdict,
-            exit_code=int(exit_code),
+            candidate=self.refs.get(Role.CANDIDATE),
+            environment=replace(here, packages={**here.packages, **self.packages}),
+            created=self.created,
             seconds=self.services.monotonic() - self.begun,
             notes=tuple(self.notes),
         )
+        record = run_record(
+            self.loaded,
+            setting,
+            stages=self._in_order(),
+            measurements=self.measurements,
+            flips=self.flips,
+            quality=self.quality,
+            verdict=verdict,
+            exit_code=int(exit_code),
+            unnamed="unknown",
+        )
+        for text in record.notes[len(self.notes) :]:
+            self.services.reporter.note(text)
         return Outcome(record=record, measurements=self.measurements)
 
 

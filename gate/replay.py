@@ -8,6 +8,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from gate import policy
+from gate.decide.run_record import Setting
 from gate.decide.terms import gate_wide
 from gate.finished import record
 from gate.finished.run_folder import RunFolder
@@ -27,7 +28,7 @@ def replay(run: RunFolder, loaded: LoadedPolicy, *, now: datetime) -> Outcome:
     aside = [s.name for s in run.record.stages if s.name not in asked]
     notes = [f"decided again from run {run.record.run_id} of {run.record.created_at}: no model was run"]
     notes += [f"not asked by this policy: {', '.join(aside)}"] if aside else []
-    setting = record.Setting(
+    setting = Setting(
         baseline=run.record.baseline,
         candidate=run.record.candidate,
         environment=run.record.environment,

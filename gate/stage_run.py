@@ -7,13 +7,10 @@ planned tokens, never by the clock, so the evidence does not depend on how fast 
 from __future__ import annotations
 
 import contextlib
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
-from pathlib import Path
 
-from gate import metrics, policy, units
+from gate import policy, timing_run, units
 from gate.decide import combine, flips
 from gate.decide import source as of_source
 from gate.decide.judge import judge
@@ -21,19 +18,17 @@ from gate.decide.source import Tracker
 from gate.decide.terms import Terms
 from gate.decide.unjudged import could_not_measure, skipped
 from gate.errors import BudgetExceeded, CouldNotMeasure, DataError, WorkerError
-from gate.evidence import Collector, Evidence, SecondsLeft, Stream, items_scored, whole, with_scalar
+from gate.evidence import Collector, Evidence, SecondsLeft, Stream, items_scored, whole
 from gate.records import (
     Finding,
     Flip,
     Measurement,
+    Observation,
     Rule,
     Severity,
     StageResult,
     Status,
-    merge,
 )
-from gate.stages.profile import block_order
-from gate.stats.interleaving import balanced
 
 LAST_LINES = 20
 """How much of a broken worker's log a finding carries."""
@@ -88,10 +83,12 @@ def run_stage(
     keep_going: bool,
     monotonic: Callable[[], float],
     run_seconds_left: Callable[[], float | None],
+    process_noise: Sequence[Observation] = (),
 ) -> StageRun:
     """Measure and judge every source of a stage; after a red blocking rule the rest is skipped unless `keep_going`.
 
-    `broken` sources failed their check before, and are not measured.
+    `broken` sources failed their check before, and are not measured.  `process_noise` is what `gate calibrate` found
+    of this stage's timing.
 
     Raises:
         UsageError: the baseline store cannot be written.
@@ -116,7 +113,7 @@ def run_stage(
     rounds = [sources] if isinstance(stage, policy.LmEvalStage) else [[s] for s in sources]
     for turn in rounds:
         if isinstance(stage, policy.ProfileStage):
-            _profile(collector, turn[0], seconds_left)
+            _profile(collector, turn[0], terms, seconds_left, stop_early=stop_early, noise=process_noise)
         elif keep_going or not any(s.stops for s in sources):
             _take_turns(collector, turn, seconds_left, stop_early=stop_early, keep_going=keep_going)
     for source in sources:
@@ -238,10 +235,14 @@ class _Source:
         if not self.findings:
             self.findings = [skipped(r, _SKIPPED) for r in self.rules]
 
-    def measured(self, baseline: Measurement, candidate: Measurement) -> None:
+    def timed(self, found: timing_run.Timed) -> None:
         """Both at once: timing, which is always side by side and never from the store."""
-        self.baseline, self.candidate, self.from_store = baseline, candidate, False
-        self.findings = [judge(r, baseline, candidate, self._terms) for r in self.rules]
+        self.baseline, self.candidate, self.from_store = found.baseline, found.candidate, False
+        judged = [judge(r, found.baseline, found.candidate, self._terms) for r in self.rules]
+        self.findings = [
+            _late(f, found.problem) if f.rule.id in found.left_open and f.status is Status.INCONCLUSIVE else f
+            for f in judged
+        ]
 
     @property
     def notes(self) -> list[str]:
@@ -321,26 +322,24 @@ def _late(finding: Finding, problem: CouldNotMeasure | DataError | None) -> Find
     return replace(finding, reason=f"{problem}: {finding.reason}")
 
 
-def _profile(collector: Collector, source: _Source, seconds_left: SecondsLeft) -> None:
+def _profile(
+    collector: Collector,
+    source: _Source,
+    terms: Terms,
+    seconds_left: SecondsLeft,
+    *,
+    stop_early: bool,
+    noise: Sequence[Observation],
+) -> None:
     assert isinstance(source.settings, policy.ProfileStage)
-    order = tuple(chain.from_iterable(block_order(source.settings.blocks)))
     try:
-        if not balanced(order):
-            raise CouldNotMeasure(
-                "the timing blocks were not interleaved (A B B A), so a machine that warms up would look like a "
-                "difference between the two checkpoints"
-            )
-        with tempfile.TemporaryDirectory(prefix="quantgate-") as scratch:
-            blocks = collector.blocks(source.settings, order, Path(scratch), seconds_left)
+        found = timing_run.timed(
+            collector, source.settings, source.rules, terms, seconds_left, stop_early=stop_early, noise=noise
+        )
     except (CouldNotMeasure, DataError) as problem:
         _ended(collector, source, problem, [source], keep_going=True)
         return
-    disk = metrics.PROFILE["disk_bytes"]
-    baseline, candidate = (
-        with_scalar(merge(blocks[side.role]), disk, side.ref.weight_bytes)
-        for side in (collector.baseline, collector.candidate)
-    )
-    source.measured(baseline, candidate)
+    source.timed(found)
 
 
 def _stops(finding: Finding) -> bool:

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 BATCH_SIZE = 4
 """Of the second measurement: other than every backend's own, and not so small that it takes for ever."""
 
+PROCESSES = 5
+"""Pairs of processes that time a profile stage: the variance of fewer is known too badly to be of use."""
+
 
 def calibrate(
     policy: Annotated[Path, typer.Option("--policy", "-p", help="YAML with stages and acceptance thresholds.")],
@@ -36,12 +39,23 @@ def calibrate(
     python: Annotated[str | None, typer.Option(help="Interpreter of the workers, with gate installed there.")] = None,
     store: Annotated[str | None, typer.Option(help="Baseline store: folder or URL; default: the user's cache.")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Of the second measurement.")] = BATCH_SIZE,
+    processes: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Pairs of fresh processes that time each profile stage. Each loads the model twice; the first takes "
+            "as long as the stage in a run, the others 4 pairs of blocks each. 0 leaves timing out, else at least 3.",
+        ),
+    ] = PROCESSES,
     offline: Annotated[bool, typer.Option(help="Never look for checkpoints outside this machine.")] = False,
 ) -> None:
-    """Measure the baseline twice: how much does it differ from itself?  Run it once per model and machine.
+    """Measure the baseline against itself: how much does it differ?  Run it once per model and machine.
 
-    The second time with another batch size and order, and other seeds where answers are sampled.  The share of answers
-    that changes is the noise floor: no bound inside it can be decided.  It is stored beside the baseline.
+    Scores are measured twice, the second time with another batch size and order, and other seeds where answers are
+    sampled.  The share of answers that changes is the noise floor: no bound inside it can be decided.
+
+    Timing is measured in several pairs of fresh processes: how much they differ widens the intervals of later runs.
+    Both are stored beside the baseline.
 
     Exits 0 when no blocking rule finds a regression in the baseline itself, else 4: the measurement is unreliable.
     """
@@ -50,8 +64,14 @@ def calibrate(
     from gate import artifact, outputs
     from gate.calibration import failures
     from gate.console import RunConsole
+    from gate.decide.noise import MIN_PROCESSES
     from gate.policy_file import load_policy
 
+    if 0 < processes < MIN_PROCESSES:
+        raise UsageError(
+            f"found --processes {processes}, expected 0 (no timing) or at least {MIN_PROCESSES}: fewer say nothing of "
+            "how much they vary"
+        )
     loaded = load_policy(policy)
     screen = Console() if sys.stdout.isatty() else Console(width=120)
     outputs.prepare(out)
@@ -64,6 +84,7 @@ def calibrate(
         python=python,
         store=store,
         batch_size=batch_size,
+        processes=processes,
         offline=offline,
         progress=RunConsole(screen, None).progress,
     )
@@ -88,6 +109,7 @@ def _measured(
     python: str | None,
     store: str | None,
     batch_size: int,
+    processes: int,
     offline: bool,
     progress: Callable[[int, int, str], None],
 ) -> tuple[SourceResult, ...]:
@@ -96,7 +118,7 @@ def _measured(
 
     from gate import checkpoint, environment
     from gate.calibration import calibrate as measured_twice
-    from gate.calibration import calibrated_sources, twice_by
+    from gate.calibration import calibrated_sources, timed_by, twice_by
     from gate.checkpoint import view
     from gate.evidence import Collector, Side
     from gate.noise_floor import Place
@@ -104,7 +126,7 @@ def _measured(
     from gate.store import open_store
 
     place = device_for(backend, device)
-    calibrated_sources(loaded)  # nothing to calibrate is said before anything is loaded
+    calibrated_sources(loaded, timing=processes > 0)  # nothing to calibrate is said before anything is loaded
     kept = open_store(store)
     kept.check_writable()
     found = checkpoint.resolve(
@@ -127,27 +149,30 @@ def _measured(
         def side(role: Role, size: int | None) -> Side:
             return Side(role, checkpoint.describe(found, role), loaded_from, start, batch_size=size)
 
-        first = side(Role.BASELINE, None)
-        collector = Collector(
-            baseline=first,
-            candidate=side(Role.CANDIDATE, batch_size),
-            store=kept,
-            environment=here,
-            base=loaded.base,
-            seed=loaded.policy.seed,
-            backend=backend,
-            device=place,
-            progress=progress,
-        )
+        def collector(size: int | None) -> Collector:
+            return Collector(
+                baseline=side(Role.BASELINE, None),
+                candidate=side(Role.CANDIDATE, size),
+                store=kept,
+                environment=here,
+                base=loaded.base,
+                seed=loaded.policy.seed,
+                backend=backend,
+                device=place,
+                progress=progress,
+            )
+
+        scores, timings = collector(batch_size), collector(None)
         at = Place(
-            effective_digest=first.ref.effective_digest,
+            effective_digest=scores.baseline.ref.effective_digest,
             backend=backend,
             device=place,
             environment=here.fingerprint,
             base=loaded.base,
         )
-        with collector:
-            results = measured_twice(loaded, twice_by(collector), kept, at, batch_size=batch_size)
+        with scores, timings:
+            timed = timed_by(timings, processes, beside=scores) if processes else None
+            results = measured_twice(loaded, twice_by(scores), timed, kept, at, batch_size=batch_size)
     for problem in kept.problems:
         typer.echo(f"note: {problem}", err=True)
     return results
@@ -170,19 +195,38 @@ def table(results: Sequence[SourceResult]) -> Table:
 
 
 def _rows(result: SourceResult) -> Iterator[tuple[str, str, str, str, str]]:
-    noises = {noise.metric: noise for noise in result.noises}
     judged = dict.fromkeys(f.rule.metric for f in result.findings)
-    for metric in judged or noises:
+    for metric in judged or dict.fromkeys(noise.metric for noise in result.noises):
         findings = [f for f in result.findings if f.rule.metric == metric]
-        yield metric, *_numbers(noises.get(metric)), "\n".join(map(_against, findings)) or "no rule compares it"
+        against = "\n".join(map(_against, findings)) or "no rule compares it"
+        found: list[Noise | None] = [n for n in result.noises if n.metric == _observed(n, metric)]
+        for noise in found or [None]:
+            yield _named(noise, metric), *_numbers(noise), against
+
+
+def _observed(noise: Noise, metric: str) -> str:
+    """What the noise of a rule's metric goes by: timings are kept as they are observed."""
+    from gate.decide.noise import TimingNoise
+    from gate.metrics import PROFILE
+
+    return PROFILE[metric].observed if isinstance(noise, TimingNoise) and metric in PROFILE else metric
+
+
+def _named(noise: Noise | None, metric: str) -> str:
+    from gate.decide.noise import TimingNoise
+
+    return f"{metric} {noise.group}" if isinstance(noise, TimingNoise) else metric
 
 
 def _numbers(noise: Noise | None) -> tuple[str, str, str]:
     """n, the noise, and the floor: what a rule at least has to allow."""
-    from gate.decide.noise import FlipNoise
+    from gate.decide.noise import FlipNoise, TimingNoise
 
     if noise is None:
         return "", "", ""
+    if isinstance(noise, TimingNoise):
+        said = f"processes differ by {100 * noise.between_log_sd:.2f}%, blocks by {100 * noise.within_log_sd:.2f}%"
+        return f"{noise.processes} ({noise.pairs} pairs)", said, f"{100 * noise.floor:.2f}%"
     if isinstance(noise, FlipNoise):
         return str(noise.n), f"{100 * noise.flip_rate:.2f}% of answers change", f"{100 * noise.floor:.2f}pp"
     return str(noise.documents), f"{noise.token_sd_nats:.4f} nats a token", f"{100 * noise.floor:.3f}%"

@@ -11,13 +11,15 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import median, variance
 
-from gate.decide import looks
+from gate.decide import conditions, looks
 from gate.decide.estimate import resolution_factor
 from gate.decide.pairing import Pair, pair
 from gate.errors import CouldNotMeasure
-from gate.records import Estimand, Measurement, Metric
+from gate.records import Estimand, Measurement, Metric, Observation
 from gate.stats import document_ratio
 from gate.stats.document_ratio import MIN_UNITS
 
@@ -66,7 +68,37 @@ class TokenNoise:
     floor: float
 
 
-Noise = FlipNoise | TokenNoise
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TimingNoise:
+    """Noise of a timing: how much the log ratio of two processes of one model differs from start to start.
+
+    Attributes:
+        metric: as it is observed.
+        group: the batch size or load (`batch=8`, `load=open:4`).
+        between_log_sd: σ_b of the log ratio between pairs of fresh processes; 0 where the pairs of blocks inside a
+            process differ as much: σ_b² = max(0, Var(x̄_p) − mean(s_p²/R_p)) [1].
+        within_log_sd: of one pair of blocks inside a pair of processes, √mean(s_p²).
+        processes, pairs: pairs of processes, and of blocks in all of them.
+        floor: smallest relative change that as many pairs of blocks as a run plans can tell from noise:
+            exp((z₀.₉₅ + z₀.₈)·√(σ_b² + σ_w²/R)) − 1.
+
+    References:
+        [1] T. Kalibera, R. Jones, Rigorous benchmarking in reasonable time, ISMM 2013, section 6.
+    """
+
+    metric: str
+    group: str
+    between_log_sd: float
+    within_log_sd: float
+    processes: int
+    pairs: int
+    floor: float
+
+
+Noise = FlipNoise | TokenNoise | TimingNoise
+
+MIN_PROCESSES = 3
+"""Pairs of processes: the variance of fewer says nothing."""
 
 
 def noise(baseline: Measurement, again: Measurement, confidence: float) -> tuple[Noise, ...]:
@@ -89,6 +121,93 @@ def noise(baseline: Measurement, again: Measurement, confidence: float) -> tuple
         elif metric.estimand is Estimand.PERPLEXITY:
             found.append(_tokens(*_last_look(baseline, again), metric, confidence))
     return tuple(found)
+
+
+def timing_noise(
+    processes: Sequence[tuple[Measurement, Measurement]], pairs: int, confidence: float
+) -> tuple[TimingNoise, ...]:
+    """The noise of every timing metric, by batch size and load.
+
+    Of single times, the median of a block is looked at.  What fewer than `MIN_PROCESSES` pairs of processes measured
+    in two pairs of blocks or more is left out; so are blocks that stayed disturbed, and values of 0 (no request was
+    good).
+
+    Args:
+        processes: both roles' blocks of one pair of processes each; both roles are the same model.
+        pairs: of blocks that a run plans.
+
+    Raises:
+        CouldNotMeasure: nothing was timed often enough.
+    """
+    ratios: dict[tuple[str, str], list[list[float]]] = defaultdict(list)
+    for baseline, again in processes:
+        left, right = _blocks(baseline), _blocks(again)
+        for key in sorted(left.keys() & right.keys()):
+            shared = sorted(left[key].keys() & right[key].keys())
+            if len(shared) > 1:
+                ratios[key].append([math.log(right[key][i] / left[key][i]) for i in shared])
+    found = [
+        _between(metric, group, logs, pairs, confidence)
+        for (metric, group), logs in ratios.items()
+        if len(logs) >= MIN_PROCESSES
+    ]
+    if not found:
+        raise CouldNotMeasure(
+            f"found {len(processes)} pairs of processes and no metric that {MIN_PROCESSES} of them timed in "
+            "2 undisturbed pairs of blocks, which it takes to know how much processes differ: calibrate on a quiet "
+            "machine"
+        )
+    return tuple(found)
+
+
+def observed(noises: Sequence[Noise]) -> tuple[Observation, ...]:
+    """The noise of timings as a measurement of the baseline carries it, for those who judge it."""
+    return tuple(
+        Observation(
+            metric="between_process_log_sd",
+            item_id=f"calibrated/{noise.metric}",
+            value=noise.between_log_sd,
+            weight=float(noise.processes),
+            cluster=None,
+            group=noise.group,
+        )
+        for noise in noises
+        if isinstance(noise, TimingNoise)
+    )
+
+
+_TIMED = (Estimand.TIMING, Estimand.QUANTILE)
+
+
+def _blocks(measurement: Measurement) -> dict[tuple[str, str], dict[str, float]]:
+    """(observed metric, group) → undisturbed block → its value, or the median of its single times; positive alone."""
+    timed = {m.observed for m in measurement.metrics if m.estimand in _TIMED}
+    seen = conditions.of_blocks(measurement)
+    disturbed = {item_id for item_id, found in seen.items() if conditions.disturbance(found) is not None}
+    values: dict[tuple[str, str], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for o in measurement.observations:
+        block = "/".join(o.item_id.split("/")[:2])
+        counts = o.metric in timed and o.group is not None and o.value > 0
+        if counts and block.startswith("block/") and block not in disturbed:
+            values[o.metric, o.group or ""][block].append(o.value)
+    return {key: {block: median(some) for block, some in blocks.items()} for key, blocks in values.items()}
+
+
+def _between(metric: str, group: str, logs: Sequence[Sequence[float]], pairs: int, confidence: float) -> TimingNoise:
+    means = [math.fsum(some) / len(some) for some in logs]
+    variances = [variance(some) for some in logs]
+    within = math.fsum(variances) / len(variances)
+    of_means = math.fsum(v / len(some) for v, some in zip(variances, logs, strict=True)) / len(logs)
+    between = max(0.0, variance(means) - of_means)
+    return TimingNoise(
+        metric=metric,
+        group=group,
+        between_log_sd=math.sqrt(between),
+        within_log_sd=math.sqrt(within),
+        processes=len(logs),
+        pairs=sum(map(len, logs)),
+        floor=math.expm1(resolution_factor(confidence) * math.sqrt(between + within / pairs)),
+    )
 
 
 def _flips(baseline: Measurement, again: Measurement, metric: Metric, confidence: float) -> FlipNoise:
@@ -124,10 +243,10 @@ def _tokens(baseline: Measurement, again: Measurement, metric: Metric, confidenc
     for document, difference, weight in zip(documents, differences, weights, strict=True):
         tokens[document] += weight
         sums[document] += weight * (difference - result.estimate)
-    variance = math.fsum(sums[k] ** 2 / tokens[k] for k in tokens) / (len(tokens) - 1)
+    of_one = math.fsum(sums[k] ** 2 / tokens[k] for k in tokens) / (len(tokens) - 1)
     return TokenNoise(
         metric=metric.name,
-        token_sd_nats=math.sqrt(variance),
+        token_sd_nats=math.sqrt(of_one),
         documents=len(tokens),
         tokens=round(math.fsum(weights)),
         low=math.exp(result.low),

@@ -10,6 +10,7 @@ from datetime import datetime
 from pathlib import Path
 
 from gate import policy
+from gate.decide.run_record import Setting
 from gate.decide.terms import gate_wide
 from gate.errors import CouldNotMeasure, Refused, UsageError
 from gate.finished import record
@@ -186,8 +187,8 @@ def _setting(
     notes: tuple[str, ...],
     baseline: CheckpointRef | None = None,
     candidate: CheckpointRef | None = None,
-) -> record.Setting:
-    return record.Setting(
+) -> Setting:
+    return Setting(
         baseline=baseline, candidate=candidate, environment=environment, created=now, seconds=0.0, notes=notes
     )
 
@@ -198,7 +199,7 @@ def _decided(
     unasked: Mapping[str, str],
     *,
     order_seed: str | None,
-    setting: record.Setting,
+    setting: Setting,
 ) -> Outcome:
     planned = [r for r in loaded.rules if r.stage not in unasked]
     n_blocking = sum(r.severity is Severity.BLOCKING for r in planned)

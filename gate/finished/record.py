@@ -6,38 +6,17 @@ Combines what is given; reads no files and no clock.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from datetime import datetime
+from dataclasses import replace
 
-from gate import __version__
 from gate.decide import combine, overall
+from gate.decide.run_record import Setting, run_record
 from gate.decide.terms import Terms
 from gate.errors import ExitCode
-from gate.pipeline import MAX_FLIPS, Outcome
+from gate.pipeline import Outcome
 from gate.policy_file import LoadedPolicy
-from gate.records import (
-    ARTIFACT_VERSION,
-    CheckpointRef,
-    Environment,
-    Quality,
-    RunRecord,
-    Status,
-    Verdict,
-)
+from gate.records import Quality, RunRecord, Status, Verdict
 from gate.reports import sentence
 from gate.stage_run import StageRun, unmeasured
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Setting:
-    """What the record says besides findings: of whom, where, when and how long."""
-
-    baseline: CheckpointRef | None
-    candidate: CheckpointRef | None
-    environment: Environment
-    created: datetime
-    seconds: float
-    notes: tuple[str, ...]
 
 
 def outcome(
@@ -97,24 +76,16 @@ def _outcome(
     exit_code: int,
     quality: Quality | None,
 ) -> Outcome:
-    identity = setting.candidate.effective_digest if setting.candidate is not None else "finished"
-    record = RunRecord(
-        artifact_version=ARTIFACT_VERSION,
-        run_id=f"{setting.created:%Y%m%dT%H%M%S}-{identity[:8]}-{loaded.digest[:8]}",
-        created_at=setting.created.isoformat(timespec="seconds"),
-        gate_version=__version__,
-        policy_source=loaded.source,
-        policy_digest=loaded.digest,
-        policy=loaded.policy.model_dump(mode="json", exclude_none=True),
-        baseline=setting.baseline,
-        candidate=setting.candidate,
-        environment=setting.environment,
-        stages=tuple(r.result for r in runs),
-        flips=tuple(flip for r in runs for flip in r.flips)[:MAX_FLIPS],
+    measurements = {r.result.name: list(r.measurements) for r in runs if r.measurements}
+    record = run_record(
+        loaded,
+        setting,
+        stages=[r.result for r in runs],
+        measurements=measurements,
+        flips=[flip for r in runs for flip in r.flips],
         quality=quality,
         verdict=verdict,
         exit_code=exit_code,
-        seconds=setting.seconds,
-        notes=setting.notes,
+        unnamed="finished",
     )
-    return Outcome(record=record, measurements={r.result.name: list(r.measurements) for r in runs if r.measurements})
+    return Outcome(record=record, measurements=measurements)

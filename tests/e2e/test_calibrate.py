@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import typer
 
-from gate import checkpoint, environment
+from gate import checkpoint, environment, launch
 from gate.commands.calibrate import calibrate
 from gate.errors import CouldNotMeasure, UsageError
 from gate.noise_floor import Place, load_floors, missing
@@ -66,9 +66,9 @@ def statuses(sources: Sequence[dict[str, Any]]) -> dict[str, str]:
 
 def test_a_deterministic_model_has_no_noise(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     policy = world.policy(["sanity", "fraud", "serving"])
-    run(world, policy)
+    run(world, policy, "--processes=0")
     found = written(world)
-    assert list(found) == ["prose", "fraud"]  # timing is not calibrated
+    assert list(found) == ["prose", "fraud"]  # no process, no timing
     assert {n["flip_rate"] for n in found["fraud"]["noise"]} == {0.0}
     assert found["prose"]["noise"][0]["token_sd_nats"] == 0.0
     assert set(statuses(list(found.values())).values()) == {"PASS"}
@@ -130,6 +130,33 @@ def test_what_cannot_be_carried_out_is_refused_first(world: World, extra: list[s
         run(world, world.policy(["fraud"]), *extra)
 
 
-def test_a_policy_of_timing_alone_has_nothing_to_calibrate(world: World) -> None:
+def test_a_policy_of_timing_alone_has_nothing_to_calibrate_without_processes(world: World) -> None:
     with pytest.raises(UsageError, match="found only profile stages"):
-        run(world, world.policy(["serving"]))
+        run(world, world.policy(["serving"]), "--processes=0")
+
+
+def test_two_processes_are_too_few_to_say_how_much_they_differ(world: World) -> None:
+    with pytest.raises(UsageError, match=r"found --processes 2, expected 0 .* or at least 3"):
+        run(world, world.policy(["serving"]), "--processes=2")
+
+
+def test_timing_is_calibrated_with_the_rest_and_both_sides_are_alike(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[tuple[str, int | None]] = []
+    start = launch.start
+
+    def counted(**request: Any) -> launch.Worker:
+        started.append((request["role"], request["checkpoint"].batch_size))
+        return start(**request)
+
+    monkeypatch.setattr(launch, "start", counted)
+    run(world, world.policy(["serving", "fraud"]), "--processes=3")
+    found = written(world)
+    assert list(found) == ["serving", "fraud"]
+    assert {n["processes"] for n in found["serving"]["noise"]} == {3}
+    assert statuses([found["serving"]]) == {"serving.decode_tokens_per_second.min_retained": "PASS"}
+    checked, timed, scored = started[:1], started[1:7], started[7:]
+    assert checked == [("candidate", None)]  # its limit of memory does not count the other model, so it times nothing
+    assert sorted(timed) == [("baseline", None)] * 3 + [("candidate", None)] * 3
+    assert sorted(scored) == [("baseline", None), ("candidate", 4)]

@@ -225,7 +225,9 @@ def test_the_same_checkpoint_twice_is_a_usage_error_unless_asked_for(
     assert world.finding("fraud.accuracy.max_drop").counts["b"] == 0
 
 
-def test_every_model_is_loaded_once_whatever_the_stages(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_model_is_loaded_once_for_its_scores_and_once_for_its_timing(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     loaded: list[str] = []
     opening = launch.Worker.open
 
@@ -236,7 +238,8 @@ def test_every_model_is_loaded_once_whatever_the_stages(world: World, monkeypatc
     monkeypatch.setattr(launch.Worker, "open", counted)
     assert world.run(world.policy(), "--keep-going") == 0
     assert {s.status for s in world.record().stages} == {Status.PASS}
-    assert sorted(loaded) == ["baseline", "candidate"]
+    assert sorted(loaded) == ["baseline"] * 2 + ["candidate"] * 2
+    assert loaded[2:] == ["baseline", "candidate"]
 
 
 def test_what_a_backend_cannot_serve_is_an_error_that_says_so(world: World) -> None:
@@ -304,7 +307,7 @@ def test_what_leaves_the_folder_names_no_prompt_by_default(world: World) -> None
 def test_run_json_is_plain_json_with_the_promised_fields(world: World) -> None:
     world.run(world.policy(stages=["fraud"]))
     document = json.loads((world.root / "out" / "run.json").read_text())
-    assert document["artifact_version"] == 2
+    assert document["artifact_version"] == 3
     assert document["verdict"]["status"] == "PASS"
     (stage,) = document["stages"]
     finding = stage["findings"][0]

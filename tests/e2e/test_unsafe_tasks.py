@@ -78,7 +78,7 @@ def test_right_wrong_and_hostile_programs(world: World) -> None:
     candidate = measured(world, "hostile-out")[Role.CANDIDATE]
     attacks = {a.item_id for a in candidate.answers if "os.kill" in a.output}
     assert 4 < len(attacks) < len(candidate.answers)
-    assert {o.item_id: o.value for o in candidate.observations} == {
+    assert {o.item_id: o.value for o in candidate.observations if o.metric != "output_tokens"} == {
         a.item_id: 0.0 if a.item_id in attacks else 1.0 for a in candidate.answers
     }
 

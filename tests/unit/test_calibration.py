@@ -300,7 +300,7 @@ def mixed(both: int, lost: int, gained: int, neither: int) -> tuple[Measurement,
 
 class TestRun:
     def run(self, store: Store, place: Place, twice: Any, *stages: dict[str, Any]) -> tuple[SourceResult, ...]:
-        return calibrate(loaded(place.base, *stages), twice, store, place, batch_size=4)
+        return calibrate(loaded(place.base, *stages), twice, None, store, place, batch_size=4)
 
     def test_a_quiet_measurement_is_reliable(self, store: Store, place: Place) -> None:
         results = self.run(store, place, scripted(mixed(both=900, lost=4, gained=5, neither=91)))
@@ -353,7 +353,7 @@ class TestRun:
         assert said.startswith("fraud could not be measured twice: no luck")
         assert results[1].noises
 
-    def test_timing_is_not_calibrated(self, store: Store, place: Place) -> None:
+    def test_timing_may_be_left_out(self, store: Store, place: Place) -> None:
         with pytest.raises(UsageError, match="found only profile stages"):
             self.run(store, place, scripted(), PROFILE_STAGE)
         results = self.run(

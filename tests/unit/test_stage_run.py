@@ -353,26 +353,3 @@ def test_a_guard_rail_cut_short_is_no_pass_beside_a_rule_that_was_settled() -> N
     assert (plain.status, by.status) == (Status.PASS, Status.INCONCLUSIVE)
     assert by.counts["reached"] == BLOCK
     assert ended.result.status is Status.INCONCLUSIVE
-
-
-@pytest.mark.parametrize("interleaved", [True, False])
-def test_timing_blocks_that_do_not_alternate_are_flagged(interleaved: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A13: all of one role and then all of the other would measure how the machine warms up."""
-    document = {"kind": "profile", "name": "serving", "rules": [{"metric": "rss_peak", "max": "2GiB"}]}
-    (stage,) = Policy.model_validate({"version": 1, "stages": [document]}).stages
-    order = tuple((r,) * 2 for r in (BASELINE, BASELINE, CANDIDATE, CANDIDATE))
-    if not interleaved:
-        monkeypatch.setattr("gate.stage_run.block_order", lambda blocks: order)
-    collector = collector_of()
-    asked: list[object] = []
-
-    def blocks(*arguments: object) -> dict[Role, list[Measurement]]:
-        asked.append(arguments)
-        raise CouldNotMeasure("this test has no clock")
-
-    collector.blocks = blocks  # type: ignore[attr-defined]
-    ended = run(collector, cast(LmEvalStage, stage))
-    (finding,) = ended.result.findings
-    assert finding.status is Status.ERROR
-    assert ("not interleaved" in finding.reason) is not interleaved
-    assert bool(asked) is interleaved
