@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import re
 
-from gate.records import BoundKind, Finding, Scope, StageResult, Status
+from gate.metrics import PROFILE
+from gate.records import BoundKind, Estimand, Finding, Rule, Scope, StageResult, Status
 from gate.reports import numbers
 
 _LARGER_IS_WORSE = (BoundKind.MAX_DROP, BoundKind.MAX_INCREASE, BoundKind.MAX)
+_ON_CPU = "measured on CPU"  # a note of the profile stage
+_READ = ("exact", "exact_ratio")  # intervals that span readings, and are no statement of confidence
 _DECIDED = (Status.PASS, Status.REGRESSION)
 _SAMPLED = re.compile(r"([\d,]+) items sampled from ([\d,]+)")
 _REACHED = "reached"  # in the counts of a finding whose items were not all asked, and that decides nothing for it
@@ -51,6 +54,13 @@ def sampled_from(finding: Finding, stage: StageResult) -> int | None:
 
 def _number(text: str) -> int:
     return int(text.replace(",", ""))
+
+
+def timed_on_cpu(rule: Rule, stage: StageResult) -> bool:
+    """Is this a time or a rate of a CPU?  Such figures say so wherever they stand."""
+    metric = PROFILE.get(rule.metric) if stage.kind == "profile" else None
+    timed = metric is not None and metric.estimand in (Estimand.TIMING, Estimand.QUANTILE)
+    return timed and _ON_CPU in stage.notes
 
 
 def settled(finding: Finding, stage: StageResult | None) -> str:
@@ -101,6 +111,8 @@ def sure(finding: Finding) -> str:
     """
     if finding.interval is None:
         return ""
+    if finding.interval.method in _READ:
+        return "as read"
     passing, failing = _levels(finding)
     at = _at_looks(finding)
     if passing == failing:
@@ -120,6 +132,8 @@ def levels(finding: Finding) -> str:
         return ""
     if numbers.counted(finding):
         return "counted, nothing left open"
+    if finding.interval.method in _READ:
+        return "as read"
     passing, failing = _levels(finding)
     if passing == failing:
         return sure(finding)
@@ -150,4 +164,4 @@ def stopped_early(stage: StageResult) -> str:
 def remarks(stage: StageResult) -> str:
     """What there is to remark about a stage that ran, each thing once."""
     early = stopped_early(stage)
-    return "; ".join(dict.fromkeys([*([early] if early else []), *stage.notes]))
+    return "; ".join(dict.fromkeys([*([early] if early else []), *(note.rstrip(".") for note in stage.notes)]))

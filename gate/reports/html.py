@@ -15,7 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from gate.records import CheckpointRef, Flip, RunRecord, Status
-from gate.reports import basis, escape, numbers, quality
+from gate.reports import basis, escape, figures, numbers, quality
 from gate.reports.allowance import Used
 from gate.reports.rows import rows
 from gate.reports.sentence import TITLES
@@ -50,9 +50,20 @@ def render(record: RunRecord) -> str:
         "numbers": numbers,
         "remarks": basis.remarks,
         "score": quality,
+        "figures": figures,
+        "pictures": _pictures(record),
         "Status": Status,
     }
     return _environment().get_template("report.html.j2").render(values)
+
+
+def _pictures(record: RunRecord) -> list[Any]:
+    """The charts of each profile stage.  matplotlib takes a second to load: only where there is something to draw."""
+    if not record.performance:
+        return []
+    from gate.reports import charts
+
+    return [charts.pictures(one, record.quality, key=f"p{n}") for n, one in enumerate(record.performance)]
 
 
 def _environment() -> Environment:

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from gate.policy import Policy, planned_rules
 from gate.records import Rule, RunRecord, Severity, StageResult, Status
-from gate.reports import escape, numbers, quality
+from gate.reports import escape, figures, numbers, quality
 from gate.reports.allowance import ranked
 from gate.reports.rows import Row, row, story
 from gate.reports.sentence import TITLES
@@ -82,6 +82,7 @@ def _verdict_case(record: RunRecord) -> _Case:
         *(f"deciding rule: {rule_id}" for rule_id in record.verdict.deciding),
         *skipped,
         *([quality.line(record.quality)] if record.quality is not None else []),
+        *(f"{p.stage}{figures.label(p)}: {said}" for p in record.performance for said in figures.sentences(p)),
         *(f"note: {note}" for note in record.notes),
         f"run {record.run_id}, exit code {record.exit_code}, {numbers.duration(record.seconds)}",
     ]
@@ -109,7 +110,11 @@ def _stage_cases(record: RunRecord, stage: StageResult) -> list[_Case]:
 
 def _stage_case(record: RunRecord, stage: StageResult) -> _Case:
     """For what no rule of the stage can say: it was skipped, or it broke as a whole."""
-    said = stage.skipped_because or "; ".join(stage.notes) or "the stage has no finding and says no more"
+    said = (
+        stage.skipped_because
+        or "; ".join(note.rstrip(".") for note in stage.notes)
+        or "the stage has no finding and says no more"
+    )
     # a stage that claims a pass without a single finding has measured nothing
     status = Status.ERROR if stage.status is Status.PASS else stage.status
     return _Case(

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from gate.records import CheckpointRef, Flip, RunRecord, Status
-from gate.reports import basis, escape, numbers, quality
+from gate.records import CheckpointRef, Flip, Performance, RunRecord, Status
+from gate.reports import basis, escape, figures, numbers, quality
 from gate.reports.rows import Row, rows
 from gate.reports.sentence import TITLES
 
 MAX_BYTES = 60_000
-_RULES_BYTES, _STAGES_BYTES, _NOTES_BYTES = 36_000, 8_000, 3_000  # shares of it; flips get what is left
+_RULES_BYTES, _STAGES_BYTES, _NOTES_BYTES = 30_000, 8_000, 3_000  # shares of it; flips get what is left
+_FIGURES_BYTES, _MAX_PERFORMANCES = 2_500, 2  # of each table and each list of remarks; profile stages shown
 _MAX_FLIPS = 20
 _REASON_CHARACTERS, _PROMPT_CHARACTERS, _ANSWER_CHARACTERS = 300, 600, 300
 
@@ -38,7 +39,8 @@ def render(record: RunRecord) -> str:
     Raises:
         ValueError: it could not be kept within MAX_BYTES.
     """
-    sections = [_head(record), _rules(record), _stages(record), _notes(record), _reproduce(record)]
+    sections = [_head(record), _rules(record), _stages(record), *_performances(record)]
+    sections += [_notes(record), _reproduce(record)]
     text = _joined(sections)
     flips = _flips(record, MAX_BYTES - _size(text))
     text = _joined([*sections[:2], flips, *sections[2:]])
@@ -150,6 +152,27 @@ def _stages(record: RunRecord) -> str:
         lines.append(f"| {' | '.join(cells)} |")
     header = ["| | stage | items | time | baseline | remarks |", "|---|---|---|---|---|---|"]
     return "\n".join(["### Stages", "", *header, *_fitting(lines, _STAGES_BYTES, "stage")])
+
+
+def _performances(record: RunRecord) -> list[str]:
+    left = len(record.performance) - _MAX_PERFORMANCES
+    shown = [_performance(one) for one in record.performance[:_MAX_PERFORMANCES]]
+    return [*shown, *([f"… and {numbers.count(left, 'profile stage')} more in report.html."] if left > 0 else [])]
+
+
+def _performance(one: Performance) -> str:
+    cells = figures.compact(one)
+    used = [k for k in range(len(figures.COMPACT)) if any(row[k + 1] != numbers.MISSING for row in cells)]
+    header = ["shape or load", *(figures.COMPACT[k] for k in used)]
+    rows = [
+        f"| {' | '.join(escape.markdown(cell) for cell in (row[0], *(row[k + 1] for k in used)))} |" for row in cells
+    ]
+    table = [f"| {' | '.join(header)} |", "|" + "---|" * len(header)]
+    table = ["", *table, *_fitting(rows, _FIGURES_BYTES, "shape")] if rows else []
+    said = [f"- {escape.markdown(escape.line(text, _REASON_CHARACTERS))}" for text in figures.sentences(one)]
+    remarks = ["", *_fitting(said, _FIGURES_BYTES, "remark")] if said else []
+    about = f"{escape.markdown(escape.line(one.stage, 80))}: baseline → candidate (ratio){figures.doubt(one)}"
+    return "\n".join([f"### {figures.title(one)}", "", about, *table, *remarks])
 
 
 def _notes(record: RunRecord) -> str:

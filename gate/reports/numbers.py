@@ -16,6 +16,7 @@ from gate import metrics
 from gate.records import BoundKind, Finding, Scope
 
 MISSING = "–"
+_SEQUENCES_RATIO = 1e-5  # the interval of a ratio of whole sequences is narrower where all readings agree
 _EXACT_DECIMALS = 4  # a bound is printed as written when it needs no more decimals than this
 
 
@@ -43,6 +44,9 @@ PERCENT = Unit(suffix="%", decimals=2, times=100)
 RATIO = Unit(suffix="×", decimals=3)
 NATS = Unit(suffix=" nats", decimals=4)
 TOKENS_PER_SECOND = Unit(suffix=" tok/s", decimals=1)
+REQUESTS_PER_SECOND = Unit(suffix=" req/s", decimals=2)
+JOULES_PER_TOKEN = Unit(suffix=" J/tok", decimals=3)
+SEQUENCES = Unit(suffix=" seq", decimals=0)
 SECONDS = Unit(suffix=" s", decimals=2)
 MILLISECONDS = Unit(suffix=" ms", decimals=1, times=1000)
 PLAIN = Unit(suffix="", decimals=3)
@@ -58,6 +62,9 @@ _BY_NAME = {
     "ratio": RATIO,
     "nats": NATS,
     "tok/s": TOKENS_PER_SECOND,
+    "req/s": REQUESTS_PER_SECOND,
+    "J/tok": JOULES_PER_TOKEN,
+    "seq": SEQUENCES,
     "": PLAIN,
 }
 _BY_BOUND = {
@@ -148,10 +155,15 @@ class Printed:
 
 
 def to_the_byte(finding: Finding, kind: str) -> bool:
-    """Is this a reading that is exact for people: bytes, with an interval no wider than one of them?"""
-    interval = finding.interval
-    exact = interval is not None and interval.method == "exact" and interval.high - interval.low <= 1
-    return exact and _unit_name(kind, finding) == "B"
+    """Is this a reading that is exact for people: bytes or sequences, or a ratio of them, with an interval no wider
+    than one of them?"""
+    interval, unit = finding.interval, _unit_name(kind, finding)
+    if interval is None or unit not in ("B", "seq"):
+        return False
+    width = interval.high - interval.low
+    if interval.method == "exact_ratio" and finding.baseline:
+        return width <= (1 / finding.baseline if unit == "B" else _SEQUENCES_RATIO)
+    return interval.method == "exact" and width <= 1
 
 
 def counted(finding: Finding) -> bool:
@@ -251,10 +263,45 @@ def significant(value: float) -> str:
     return f"{Decimal(f'{value:.2e}'):,f}".replace("-", "−")
 
 
+def figures(values: Sequence[float | None], unit_name: str) -> list[str]:
+    """Measured values side by side in one unit, each with three significant digits, or more before the point;
+    counts as they are.
+
+    `unit_name` as metrics have it; `""` is a plain number, such as a cost in whatever currency the policy's price is.
+    """
+    unit = _unit(unit_name, max((abs(v) for v in values if v is not None), default=0.0))
+    if unit is SEQUENCES:
+        return [MISSING if v is None else count(v) for v in values]
+    return [MISSING if v is None else _significant(unit.of(v)) + unit.suffix for v in values]
+
+
+def times(ratio: float | None) -> str:
+    """`0.72×`, `12.3×`: hundredths, or three significant digits where that is fewer or finer."""
+    if ratio is None:
+        return MISSING
+    value = RATIO.of(ratio)
+    return (_print(value, 2) if Decimal("0.095") <= value < 10 else _significant(value)) + RATIO.suffix
+
+
+def _significant(value: Decimal) -> str:
+    """Three digits that count, and no exponent: 0.0412, 4.10, 899, 2,712."""
+    if value == 0:
+        return "0"
+    decimals = max(2 - value.adjusted(), 0)
+    return _print(value, max(2 - Decimal(f"{value:.{decimals}f}").adjusted(), 0))
+
+
 def size(value_bytes: float) -> str:
     """`1.34 MiB`, in the largest binary unit that fits."""
     unit = _unit("B", value_bytes)
     return _print(unit.of(value_bytes), unit.decimals) + unit.suffix
+
+
+def per_second(value: float, noun: str) -> str:
+    """A rate of a device, `21.0 GB/s` or `240 GFLOP/s`, with three significant digits and decimal prefixes."""
+    exact = Decimal(repr(float(value)))
+    prefix, over = next(((p, o) for p, o in (("T", 10**12), ("G", 10**9), ("M", 10**6)) if value >= o), ("", 1))
+    return f"{_significant(exact / over)} {prefix}{noun}/s"
 
 
 def share(value: float) -> str:

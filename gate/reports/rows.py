@@ -30,6 +30,15 @@ _COUNT_WORDS = {
     "d": "both wrong",
     "G": "clusters",
     "R": "pairs of blocks",
+    "second_R": "pairs of blocks in the second measurement",
+    "second_estimate": "second estimate",
+    "second_low": "from",
+    "second_high": "to",
+    "disturbed": "disturbed",
+    "samples": "single times",
+    "process_pairs": "pairs of processes",
+    "between_process_log_sd": "sd between processes (log)",
+    "hodges_lehmann_ratio": "Hodges-Lehmann ratio",
     "groups": "groups left out in turn",
     "flip_rate": "flips",
     "baseline_total": "baseline total",
@@ -38,8 +47,17 @@ _COUNT_WORDS = {
     "mean": "mean log-ratio",
     "standard_error": "standard error",
 }
-_SIGNIFICANT = ("mean", "standard_error", "mean_squared_difference")
-_ELSEWHERE = ("mcnemar_p", "look", "looks")  # said in words of their own
+_SIGNIFICANT = (
+    "mean",
+    "standard_error",
+    "mean_squared_difference",
+    "second_estimate",
+    "second_low",
+    "second_high",
+    "between_process_log_sd",
+    "hodges_lehmann_ratio",
+)
+_ELSEWHERE = ("mcnemar_p", "look", "looks", "confirmed")  # said in words of their own
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -99,7 +117,7 @@ def row(stage: StageResult, finding: Finding) -> Row:
         finding=finding,
         stage=stage,
         title=TITLES[finding.status] + (" (advisory)" if advisory else ""),
-        subject=subject(finding.rule, stage.kind),
+        subject=subject(finding.rule, stage.kind, stage),
         change=shown.change,
         scale=scale(finding.rule.bound.kind),
         estimate=shown.estimate or MISSING,

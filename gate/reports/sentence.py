@@ -35,16 +35,40 @@ _METRICS = {
     "invalid_json_rate": "invalid-JSON rate",
     "load_seconds": "load time",
     "disk_bytes": "size on disk",
+    "weights_bytes": "size of the weights in memory",
+    "kv_bytes_per_token": "key/value cache per token",
+    "kv_cache_bytes": "key/value cache",
+    "activation_peak": "peak memory of activations",
+    "max_batch_at_context": "largest batch that fits",
     "rss_peak": "peak memory (RSS)",
     "vram_peak": "peak VRAM",
     "vram_reserved": "reserved VRAM",
     "vram_process": "VRAM of the process",
+    "vram_context": "VRAM of the CUDA context",
+    "vram_unused": "VRAM reserved and not used",
+    "load_rss_peak": "peak memory (RSS) while loading",
+    "load_vram_peak": "peak VRAM while loading",
     "prefill_tokens_per_second": "prefill speed",
     "decode_tokens_per_second": "decode speed",
-    "ttft_p50_seconds": "median time to first token",
-    "tpot_p50_seconds": "median time per output token",
-    "ttft_p95_seconds": "95th percentile of the time to first token",
-    "tpot_p95_seconds": "95th percentile of the time per output token",
+    "output_tokens_per_second": "output speed",
+    "requests_per_second": "requests per second",
+    "goodput_requests_per_second": "requests per second within the objectives",
+    "joules_per_output_token": "energy per output token",
+    **{
+        f"{what}_{percentile}_seconds": f"{place} {time}"
+        for what, time in (
+            ("ttft", "time to first token"),
+            ("tpot", "time per output token"),
+            ("e2e", "time from end to end"),
+        )
+        for percentile, place in (
+            ("p50", "median"),
+            ("p90", "90th percentile of the"),
+            ("p95", "95th percentile of the"),
+            ("p99", "99th percentile of the"),
+            ("p999", "99.9th percentile of the"),
+        )
+    },
 }
 _UNITS = {"perplexity": "document", "profile": "block"}
 _SCALES = {
@@ -62,14 +86,20 @@ def scale(kind: BoundKind) -> str:
     return _SCALES[kind]
 
 
-def subject(rule: Rule, kind: str) -> str:
-    """What a rule is about: `accuracy on fraud`, `decode speed at batch 8`, `acc on mmlu by subject`."""
+def subject(rule: Rule, kind: str, stage: StageResult | None = None) -> str:
+    """What a rule is about: `accuracy on fraud`, `decode speed at batch 8 on a CPU`, `acc on mmlu by subject`.
+
+    `stage` knows whether it was measured on a CPU.
+    """
     name, _, selected = escape.line(rule.metric, _NAME_LIMIT).partition(",")
     words = _METRICS.get(name, name.replace("_", " ") if kind != "lm_eval" else name)
     words += f" ({selected})" if selected else ""
     words += f" on {escape.line(rule.source, _NAME_LIMIT)}" if kind != "profile" else ""
     words += f" by {rule.by}" if rule.by else ""
-    return words + (f" at batch {rule.batch}" if rule.batch else "")
+    words += f" at batch {rule.batch}" if rule.batch else ""
+    words += f" with {rule.lengths} tokens" if rule.lengths else ""
+    words += f" under load {escape.line(rule.load, _NAME_LIMIT)}" if rule.load else ""
+    return words + (" on a CPU" if stage is not None and basis.timed_on_cpu(rule, stage) else "")
 
 
 def requirement(rule: Rule, bound: str) -> str:
@@ -89,10 +119,10 @@ def requirement(rule: Rule, bound: str) -> str:
             return f"at least {bound} is required"
 
 
-def claim(finding: Finding, kind: str) -> str:
+def claim(finding: Finding, kind: str, stage: StageResult | None = None) -> str:
     """What was measured: the subject, its number and the interval.  Needs an estimate."""
     shown = numbers.printed(finding, kind)
-    what = subject(finding.rule, kind) + _worst_group(finding)
+    what = subject(finding.rule, kind, stage) + _worst_group(finding)
     both = finding.baseline is not None and finding.candidate is not None
     before_after = f", {shown.change}" if both else ""
     estimate = shown.estimate or numbers.MISSING
@@ -164,16 +194,16 @@ def describe(finding: Finding, kind: str, stage: StageResult | None = None) -> s
     requires = requirement(rule, numbers.printed(finding, kind).bound)
     match finding.status:
         case Status.PASS:
-            return f"{claim(finding, kind)}, and {requires}{rests_on}"
+            return f"{claim(finding, kind, stage)}, and {requires}{rests_on}"
         case Status.REGRESSION:
-            return f"{claim(finding, kind)}, but {requires}{rests_on}"
+            return f"{claim(finding, kind, stage)}, but {requires}{rests_on}"
         case Status.INCONCLUSIVE:
             why = "; ".join(said for said in (_reason(finding.reason), take(finding, kind)) if said)
-            return f"{claim(finding, kind)}, and {requires}: not decided, {why}"
+            return f"{claim(finding, kind, stage)}, and {requires}: not decided, {why}"
         case Status.ERROR:
-            return f"could not measure {subject(rule, kind)}: {_reason(finding.reason)}"
+            return f"could not measure {subject(rule, kind, stage)}: {_reason(finding.reason)}"
         case Status.REFUSED | Status.SKIPPED:
-            return f"{subject(rule, kind)} was {TITLES[finding.status]}: {_reason(finding.reason)}"
+            return f"{subject(rule, kind, stage)} was {TITLES[finding.status]}: {_reason(finding.reason)}"
 
 
 def sentence(
@@ -289,7 +319,7 @@ def _blame(stages: Sequence[StageResult], status: Status) -> str:
     stage = next((s for s in stages if s.status is status), None)
     if stage is None:
         return "a planned rule was not judged, and no stage says why"
-    return f"{stage.name}: {_reason('; '.join(stage.notes)) or 'the stage says no more'}"
+    return f"{stage.name}: {_reason('; '.join(note.rstrip('.') for note in stage.notes)) or 'the stage says no more'}"
 
 
 def _reason(text: str) -> str:

@@ -8,8 +8,8 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Sequence
 
-from gate.records import RunRecord, Status
-from gate.reports import basis, escape, numbers, quality
+from gate.records import Performance, RunRecord, Status
+from gate.reports import basis, escape, figures, numbers, quality
 from gate.reports.rows import Row, rows
 from gate.reports.sentence import TITLES
 
@@ -27,6 +27,7 @@ def render(record: RunRecord) -> str:
         _rules(ranked),
         [] if record.quality is None else wrapped(quality.line(record.quality), WIDTH),
         _stages(record),
+        *(_performance(one) for one in record.performance),
         _notes(record),
         _closing(record),
     ]
@@ -55,6 +56,21 @@ def _stages(record: RunRecord) -> list[str]:
         time = numbers.duration(s.seconds) if ran else ""
         cells.append((s.name, TITLES[s.status], items, time, s.baseline_from if ran else "", remarks))
     return table([header, *cells], flexible=5)
+
+
+def _performance(one: Performance) -> list[str]:
+    cells = figures.compact(one)
+    used = [k for k in range(len(figures.COMPACT)) if any(row[k + 1] != numbers.MISSING for row in cells)]
+    header = ("shape or load", *(figures.COMPACT[k] for k in used))
+    about = f"{figures.title(one)}, stage {one.stage}: baseline → candidate (ratio){figures.doubt(one)}"
+    shown = table([header, *((row[0], *(row[k + 1] for k in used)) for row in cells)], flexible=0) if cells else []
+    remarks = [line for said in figures.sentences(one) for line in _listed(said)]
+    return [*wrapped(about, WIDTH), *shown, *remarks]
+
+
+def _listed(text: str) -> list[str]:
+    first, *rest = wrapped(text, WIDTH - 2)
+    return [f"- {first}", *(f"  {line}" for line in rest)]
 
 
 def _notes(record: RunRecord) -> list[str]:

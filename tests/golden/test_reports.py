@@ -19,7 +19,8 @@ from tests import records_factory as factory
 GOLD = Path(__file__).parent / "reports"
 EXTENSIONS = {"html": "html", "junit": "xml", "markdown": "md", "json": "json", "text": "txt"}
 RECORDS = factory.everything()
-KEPT = ("pass", "regression", "refused", "hostile", "sequential")
+CHART = re.compile(r'<svg class="chart" [^>]*(aria-label="[^"]*")>.*?</svg>', re.DOTALL)
+KEPT = ("pass", "regression", "refused", "hostile", "sequential", "profiled", "profiled-cpu")
 
 
 def render(name: str, record: RunRecord) -> str:
@@ -29,20 +30,27 @@ def render(name: str, record: RunRecord) -> str:
 
 
 def canonical(name: str, rendered: str) -> str:
-    """What must be equal: XML canonicalised, JSON as data, the rest as written."""
+    """What must be equal: XML canonicalised, JSON as data, the rest as written.
+
+    Of a chart that is the text that stands for it: what matplotlib draws is its own affair, and `test_charts` looks.
+    """
     if name == "junit":
         return ET.canonicalize(rendered)
+    rendered = CHART.sub(r"\1", rendered)
     return json.dumps(json.loads(rendered), sort_keys=True, indent=1) if name == "json" else rendered
 
 
-@pytest.mark.parametrize("record", KEPT)
-@pytest.mark.parametrize("name", sorted(REPORTS))
+# the figures in JSON depend on the last bits of the machine's logarithms: `test_artifact` reads them back instead
+GOLDS = [(n, r) for n in sorted(REPORTS) for r in KEPT if not (n == "json" and r.startswith("profiled"))]
+
+
+@pytest.mark.parametrize(("name", "record"), GOLDS)
 def test_gold(name: str, record: str) -> None:
     rendered = render(name, RECORDS[record])
     path = GOLD / f"{record}.{EXTENSIONS[name]}"
     if os.environ.get("QUANTGATE_UPDATE_GOLD"):
         path.parent.mkdir(exist_ok=True)
-        path.write_text(rendered, encoding="utf-8", newline="\n")
+        path.write_text(CHART.sub(r"\1", rendered), encoding="utf-8", newline="\n")
     assert canonical(name, rendered) == canonical(name, path.read_text(encoding="utf-8"))
 
 

@@ -56,6 +56,17 @@ def test_what_settled_it(finding: Finding, said: str) -> None:
     assert basis.settled(finding, stage(finding)) == said
 
 
+@pytest.mark.parametrize("method", ["exact", "exact_ratio"])
+def test_the_span_of_readings_is_no_statement_of_confidence(method: str) -> None:
+    finding = factory.finding(factory.rule(), Status.PASS, NUMBERS, method=method)
+    assert basis.sure(finding) == basis.levels(finding) == "as read"
+
+
+def test_notes_are_joined_without_full_stops() -> None:
+    ran = stage(sequential(), scored=9, available=9, notes=("NVML counts no energy.", "it was cold", "it was cold."))
+    assert basis.remarks(ran) == "NVML counts no energy; it was cold"
+
+
 def test_a_guard_rail_settles_nothing_by_a_number_of_items() -> None:
     rail = replace(sequential(), rule=factory.rule(by="category"))
     assert basis.settled(rail, stage(rail)) == ""

@@ -313,3 +313,56 @@ def test_bytes_read_to_the_byte_are_exact_and_seconds_never_are() -> None:
     assert numbers.to_the_byte(finding("rss_peak", 99_999_999.5, 100_000_000.0), "profile")
     assert not numbers.to_the_byte(finding("rss_peak", 99_000_000.0, 100_000_000.0), "profile")
     assert not numbers.to_the_byte(finding("load_seconds", 2.5, 3.0), "profile")
+    assert numbers.to_the_byte(finding("max_batch_at_context", 35.99996, 36.0), "profile"), "sequences are counted"
+
+
+def test_a_ratio_of_bytes_read_to_the_byte_is_exact() -> None:
+    def finding(metric: str, baseline: float, low: float, high: float) -> Finding:
+        ruled = factory.rule("serving", metric, BoundKind.MAX_INCREASE, 0.05, "5%")
+        span = (high, low, high)
+        return factory.finding(ruled, Status.PASS, span, baseline=baseline, candidate=1.0, method="exact_ratio")
+
+    assert numbers.printed(finding("vram_peak", 1e6, 0.0060682, 0.0060687), "profile").interval == "exact"
+    assert not numbers.to_the_byte(finding("vram_peak", 1e6, 0.006, 0.0061), "profile")
+    assert not numbers.to_the_byte(finding("load_seconds", 10.0, 0.006, 0.006000001), "profile")
+    assert numbers.to_the_byte(finding("max_batch_at_context", 28.0, 0.25, 0.250001), "profile")
+    assert not numbers.to_the_byte(finding("max_batch_at_context", 28.0, 0.25, 0.285714), "profile")
+
+
+@pytest.mark.parametrize("metric", sorted(metrics.PROFILE))
+def test_every_profile_metric_can_be_printed_with_its_unit(metric: str) -> None:
+    found = factory.finding(
+        factory.rule("serving", metric, BoundKind.MAX, 40.0, "40"), Status.PASS, (36.0, 36.0, 36.0), candidate=36.0
+    )
+    shown = numbers.printed(found, "profile")
+    unit = metrics.PROFILE[metric].unit
+    assert (shown.estimate or "").endswith(unit)
+    assert (shown.estimate or "").startswith("36")
+
+
+def test_figures_side_by_side_have_one_unit_and_three_digits_that_count() -> None:
+    assert numbers.figures((1.5, 0.02), "s") == ["1.50 s", "0.0200 s"]
+    assert numbers.figures((0.0041, 0.1), "s") == ["4.10 ms", "100 ms"]
+    assert numbers.figures((2711.9, 99.96), "tok/s") == ["2,712 tok/s", "100 tok/s"]
+    assert numbers.figures((0.4567, None), "J/tok") == ["0.457 J/tok", "–"]
+    assert numbers.figures((12.346, 9.9996), "req/s") == ["12.3 req/s", "10.0 req/s"]
+    assert numbers.figures((28.0, 1930.0), "seq") == ["28", "1,930"]
+    assert numbers.figures((0.8567, 7.38), "") == ["0.857", "7.38"]
+    assert numbers.figures((0.0, None), "") == ["0", "–"]
+
+
+def test_ratios_are_hundredths_where_that_says_enough() -> None:
+    assert [numbers.times(r) for r in (0.716, 1.0, 12.34, 123.4, 0.0312, None)] == [
+        "0.72×",
+        "1.00×",
+        "12.3×",
+        "123×",
+        "0.0312×",
+        "–",
+    ]
+
+
+def test_rates_of_a_device_have_decimal_prefixes() -> None:
+    assert numbers.per_second(2.1e10, "B") == "21.0 GB/s"
+    assert numbers.per_second(6.5e14, "FLOP") == "650 TFLOP/s"
+    assert numbers.per_second(123.0, "B") == "123 B/s"

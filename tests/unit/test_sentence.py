@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from gate.metrics import PROFILE
 from gate.records import BoundKind, Finding, Severity, Status
 from gate.reports.sentence import describe, sentence, subject
 from tests import records_factory as factory
@@ -255,3 +256,21 @@ def test_untrusted_names_and_reasons_are_one_clean_short_line() -> None:
     assert "\n" not in said
     assert "\x1b" not in said
     assert len(said) < 600
+
+
+def test_a_profile_rule_names_lengths_load_and_a_cpu() -> None:
+    rule = replace(factory.rule("serving", "ttft_p95_seconds", batch=8), lengths="1024+64")
+    assert subject(rule, "profile") == "95th percentile of the time to first token at batch 8 with 1024+64 tokens"
+    served = replace(factory.rule("serving", "goodput_requests_per_second"), load="open:4")
+    assert subject(served, "profile") == "requests per second within the objectives under load open:4"
+    gpu, cpu = (factory.profiled(cpu=on_cpu).stages[-1] for on_cpu in (False, True))
+    assert subject(served, "profile", cpu).endswith("under load open:4 on a CPU")
+    assert subject(served, "profile", gpu).endswith("under load open:4")
+    memory = factory.rule("serving", "rss_peak")
+    assert subject(memory, "profile", cpu) == "peak memory (RSS)"  # a size is no speed
+
+
+def test_every_profile_metric_has_words() -> None:
+    for name in PROFILE:
+        assert "_" not in subject(factory.rule("serving", name), "profile"), name
+        assert "seconds" not in subject(factory.rule("serving", name), "profile"), name
