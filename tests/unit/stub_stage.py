@@ -103,6 +103,8 @@ def behave(name: str, context: Context) -> None:
             raise MemoryError
         case "device-memory":
             raise OutOfMemory("CUDA out of memory, tried to allocate 3 GiB")
+        case "device-lost":
+            raise RuntimeError("CUDA error: unspecified launch failure\nCUDA kernel errors might be asynchronous")
         case "exit":
             sys.exit(9)
         case "kill":
