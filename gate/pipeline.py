@@ -16,7 +16,7 @@ from gate import checkpoint, intake, noise_floor, policy, units
 from gate.checkpoint import view
 from gate.decide import combine, overall
 from gate.decide.outlook import Floors
-from gate.decide.run_record import MAX_FLIPS, Setting, run_record
+from gate.decide.run_record import Setting, run_record
 from gate.decide.terms import Terms, gate_wide
 from gate.decide.unjudged import could_not_measure
 from gate.errors import CheckpointError, CouldNotMeasure, ExitCode, Refused, UsageError
@@ -24,6 +24,7 @@ from gate.evidence import Collector, Side, StartWorker, storing_errors
 from gate.order import order_seed, sample_seed
 from gate.policy_file import LoadedPolicy
 from gate.records import (
+    MAX_FLIPS,
     CheckpointRef,
     Environment,
     Flip,

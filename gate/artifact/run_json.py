@@ -13,13 +13,12 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from gate.errors import ArtifactError
-from gate.records import ARTIFACT_VERSION, RunRecord
+from gate.records import ARTIFACT_VERSION, MAX_FLIPS, RunRecord
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
 MAX_CHARACTERS = 64 * 2**20
-MAX_FLIPS = 200
 
 
 def _from_1(document: dict[str, Any]) -> dict[str, Any]:

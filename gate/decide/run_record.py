@@ -16,6 +16,7 @@ from gate.policy import Policy, ProfileStage
 from gate.policy_file import LoadedPolicy
 from gate.records import (
     ARTIFACT_VERSION,
+    MAX_FLIPS,
     CheckpointRef,
     Environment,
     Flip,
@@ -31,8 +32,6 @@ from gate.records import (
 
 if TYPE_CHECKING:
     from datetime import datetime
-
-MAX_FLIPS = 200
 
 _NOT_DESCRIBED = (CouldNotMeasure, ValueError, ArithmeticError, LookupError)
 """What a description may stumble over: a verdict that is there must not be lost for it."""

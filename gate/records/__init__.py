@@ -31,6 +31,7 @@ from gate.records.performance import (
 )
 from gate.records.run import (
     ARTIFACT_VERSION,
+    MAX_FLIPS,
     CheckpointRef,
     Environment,
     Quality,
@@ -50,6 +51,7 @@ from gate.records.words import (
 
 __all__ = [
     "ARTIFACT_VERSION",
+    "MAX_FLIPS",
     "Answer",
     "Bound",
     "BoundKind",

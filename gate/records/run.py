@@ -14,6 +14,7 @@ from gate.records.performance import OutputLength, Performance
 from gate.records.words import Role, Status
 
 ARTIFACT_VERSION = 3
+MAX_FLIPS = 200
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,7 +82,7 @@ class Verdict:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunRecord:
-    """The whole run.  `policy` is the policy as loaded (plain data); at most 200 flips are kept."""
+    """The whole run.  `policy` is the policy as loaded (plain data); at most `MAX_FLIPS` flips are kept."""
 
     artifact_version: int
     run_id: str

@@ -12,10 +12,10 @@ import pytest
 import yaml
 
 from gate.decide import output_length, performance
-from gate.decide.run_record import MAX_FLIPS, Setting, run_record
+from gate.decide.run_record import Setting, run_record
 from gate.errors import CouldNotMeasure
 from gate.policy_file import load_policy
-from gate.records import Measurement, OutputLength, Role, RunRecord, StageResult, Status, Verdict
+from gate.records import MAX_FLIPS, Measurement, OutputLength, Role, RunRecord, StageResult, Status, Verdict
 from tests import records_factory
 from tests.decide_factory import pair_of
 
