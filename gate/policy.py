@@ -240,6 +240,19 @@ class OutputLength(Strict):
     max: Percent = "110%"
 
 
+class Publish(Strict):
+    """How a verdict appears on GitHub."""
+
+    inconclusive: Literal["failure", "action_required", "neutral"] = Field(
+        "failure",
+        description="conclusion of an inconclusive check; neutral lets a required check pass: it unblocks merging",
+    )
+    comment: Literal["on_failure", "always", "never"] = Field(
+        "on_failure",
+        description="on_failure: a comment is created once a run does not pass, and kept up to date from then on",
+    )
+
+
 class Policy(Strict):
     """What a candidate must keep.  Only `version` and `stages` are required."""
 
@@ -252,6 +265,7 @@ class Policy(Strict):
     stop_early: bool = Field(
         True, description="stop measuring a task once its blocking rules are settled; false: measure all of it"
     )
+    publish: Publish = Field(Publish(), description="how a verdict appears on GitHub (docs/github.md)")
     price_per_hour: PositiveNumber | None = Field(
         None, description="of the machine that serves the model, in any currency: for the cost of a million tokens"
     )

@@ -45,7 +45,12 @@ def _from_2(document: dict[str, Any]) -> dict[str, Any]:
     return {**document, "stages": stages, "performance": [], "output_lengths": []}
 
 
-MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _from_1, 2: _from_2}
+def _from_3(document: dict[str, Any]) -> dict[str, Any]:
+    """Version 4: waivers, and what a pull request does to the policy that judges it."""
+    return {**document, "waivers": [], "policy_change": None}
+
+
+MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _from_1, 2: _from_2, 3: _from_3}
 """Version n → a function that turns its document into one of version n + 1."""
 
 
@@ -84,6 +89,8 @@ def loads_record(text: str | bytes) -> RunRecord:
         raise ArtifactError(
             f"run.json is not a run record of version {ARTIFACT_VERSION}: {_first(problem)}"
         ) from problem
+    if len(record.flips) > MAX_FLIPS:
+        raise ArtifactError(f"run.json has {len(record.flips)} flips, expected at most {MAX_FLIPS}: not a run record")
     unknown = next(_unknown(document, _plain(record), ""), None)
     if unknown is not None:
         raise ArtifactError(

@@ -28,6 +28,7 @@ from gate.records import (
     RunRecord,
     StageResult,
     Verdict,
+    Waiver,
 )
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ def run_record(
     flips: Sequence[Flip],
     quality: Quality | None,
     verdict: Verdict,
+    waivers: Sequence[Waiver],
     exit_code: int,
     unnamed: str,
 ) -> RunRecord:
@@ -71,6 +73,7 @@ def run_record(
 
     Args:
         measurements: by stage name.
+        waivers: those that were applied.
         unnamed: stands in the run's id for a candidate that is not known.
     """
     identity = unnamed if setting.candidate is None else setting.candidate.effective_digest
@@ -95,6 +98,8 @@ def run_record(
         performance=figures,
         output_lengths=lengths,
         verdict=verdict,
+        waivers=tuple(waivers),
+        policy_change=None,
         exit_code=exit_code,
         seconds=setting.seconds,
         notes=(*setting.notes, *(r for r in remarks if r not in setting.notes)),

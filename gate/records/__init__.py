@@ -3,6 +3,12 @@
 Pure: frozen data and invariants.  No I/O, no clock, no randomness, no judgement with a default.
 """
 
+from gate.records.governed import (
+    Move,
+    PolicyChange,
+    RuleChange,
+    Waiver,
+)
 from gate.records.judged import (
     Bound,
     Finding,
@@ -69,14 +75,17 @@ __all__ = [
     "Member",
     "Memory",
     "Metric",
+    "Move",
     "Observation",
     "OutputLength",
     "Percentiles",
     "Performance",
+    "PolicyChange",
     "Quality",
     "Quantization",
     "Role",
     "Rule",
+    "RuleChange",
     "RunRecord",
     "Scope",
     "Severity",
@@ -84,5 +93,6 @@ __all__ = [
     "StageResult",
     "Status",
     "Verdict",
+    "Waiver",
     "merge",
 ]

@@ -9,11 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from gate.records.governed import PolicyChange, Waiver
 from gate.records.judged import Flip, Interval, StageResult
 from gate.records.performance import OutputLength, Performance
 from gate.records.words import Role, Status
 
-ARTIFACT_VERSION = 3
+ARTIFACT_VERSION = 4
 MAX_FLIPS = 200
 
 
@@ -82,7 +83,11 @@ class Verdict:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunRecord:
-    """The whole run.  `policy` is the policy as loaded (plain data); at most `MAX_FLIPS` flips are kept."""
+    """The whole run.  `policy` is the policy as loaded (plain data); at most `MAX_FLIPS` flips are kept.
+
+    `waivers` are those that were applied: with them the exit code of a REGRESSION is 0, and every title says so.
+    `policy_change` is what a pull request does to its own bar; None where it does nothing, or where nobody looked.
+    """
 
     artifact_version: int
     run_id: str
@@ -100,6 +105,8 @@ class RunRecord:
     performance: tuple[Performance, ...]
     output_lengths: tuple[OutputLength, ...]
     verdict: Verdict
+    waivers: tuple[Waiver, ...]
+    policy_change: PolicyChange | None
     exit_code: int
     seconds: float
     notes: tuple[str, ...]

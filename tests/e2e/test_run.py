@@ -307,7 +307,7 @@ def test_what_leaves_the_folder_names_no_prompt_by_default(world: World) -> None
 def test_run_json_is_plain_json_with_the_promised_fields(world: World) -> None:
     world.run(world.policy(stages=["fraud"]))
     document = json.loads((world.root / "out" / "run.json").read_text())
-    assert document["artifact_version"] == 3
+    assert document["artifact_version"] == 4
     assert document["verdict"]["status"] == "PASS"
     (stage,) = document["stages"]
     finding = stage["findings"][0]

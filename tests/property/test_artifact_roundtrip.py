@@ -19,12 +19,16 @@ from gate.records import (
     ItemFailure,
     Measurement,
     Metric,
+    Move,
     Observation,
+    PolicyChange,
     Role,
+    RuleChange,
     RunRecord,
     StageResult,
     Status,
     Verdict,
+    Waiver,
 )
 from tests import records_factory
 
@@ -121,6 +125,26 @@ JSON = st.recursive(
 )
 
 
+NAMES = TEXT.filter(str.strip)
+WAIVERS = st.builds(
+    Waiver, rule=NAMES, checkpoint=NAMES, owner=NAMES, reason=NAMES, expires=st.dates().map(lambda day: day.isoformat())
+)
+CHANGES = st.builds(
+    PolicyChange,
+    base_commit=TEXT,
+    paths=st.lists(TEXT, max_size=2).map(tuple),
+    rules=st.lists(
+        st.builds(RuleChange, rule=TEXT, kind=TEXT, was=st.none() | TEXT, now=st.none() | TEXT), max_size=2
+    ).map(tuple),
+    moves=st.lists(
+        st.builds(Move, run_id=TEXT, candidate=TEXT, was=st.sampled_from(Status), now=st.sampled_from(Status)),
+        max_size=2,
+    ).map(tuple),
+    replayed=COUNTS,
+    notes=st.lists(TEXT, max_size=2).map(tuple),
+)
+
+
 @st.composite
 def records(draw: st.DrawFn) -> RunRecord:
     base = records_factory.regression()
@@ -172,6 +196,8 @@ def records(draw: st.DrawFn) -> RunRecord:
             )
         ),
         verdict=Verdict(status=draw(st.sampled_from(Status)), deciding=(), sentence=draw(TEXT)),
+        waivers=tuple(draw(st.lists(WAIVERS, max_size=2))),
+        policy_change=draw(st.none() | CHANGES),
         exit_code=draw(st.integers(0, 130)),
         seconds=draw(FINITE),
         notes=(),

@@ -122,8 +122,8 @@ class TestRunJson:
             ('{"verdict": "PASS"}', "without an artifact_version"),
             ('{"artifact_version": true}', "without an artifact_version"),
             ('{"artifact_version": 1}', "not a run record of version 1: missing 'stages'"),
-            ('{"artifact_version": 3}', "not a run record of version 3: .*required"),
-            (changed(RECORDS["pass"], "artifact_version", 4), "version 4, written by a newer gate.*up to 3: upgrade"),
+            ('{"artifact_version": 4}', "not a run record of version 4: .*required"),
+            (changed(RECORDS["pass"], "artifact_version", 5), "version 5, written by a newer gate.*up to 4: upgrade"),
             (changed(RECORDS["pass"], "artifact_version", 0), "version 0, which no gate has written"),
             (changed(RECORDS["pass"], "surprise", 1), "unknown field surprise"),
             (
@@ -178,6 +178,12 @@ class TestRunJson:
         assert {(r.lengths, r.load) for r in rules} == {(None, None)}
         assert record.verdict.deciding == ("fraud.accuracy.max_drop",)
 
+    def test_the_fixture_of_version_3_still_loads(self) -> None:
+        record = loads_record(GOLDEN.with_name("run_v3.json").read_text(encoding="utf-8"))
+        assert record.artifact_version == ARTIFACT_VERSION
+        assert (record.waivers, record.policy_change) == ((), None)
+        assert record.performance
+
     def test_reading_a_record_imports_nothing_heavy(self) -> None:
         code = (
             "import sys; from gate import artifact\n"
@@ -202,7 +208,7 @@ class TestSchema:
             ("verdict.status", "GREEN"),
             ("exit_code", ...),
             ("stages.0.findings.0.reason", ...),
-            ("artifact_version", 4),
+            ("artifact_version", 5),
             ("extra", 1),
             ("stages.0.findings.0.interval.low", "0"),
         ],

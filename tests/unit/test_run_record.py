@@ -58,6 +58,7 @@ def made(
         flips=[records_factory.flip(i) for i in range(flips)],
         quality=None,
         verdict=Verdict(status=Status.PASS, deciding=(), sentence="It holds."),
+        waivers=(),
         exit_code=0,
         unnamed="unknown",
     )
