@@ -9,9 +9,11 @@ import contextlib
 import os
 import re
 import select
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Collection, Mapping
@@ -49,6 +51,15 @@ TAIL_BYTES = 4096
 END_SECONDS = 5.0
 """How long a child that closes its pipe, or is asked to end, may take to be gone."""
 
+PLACES = (
+    *("HF_HOME", "HF_HUB_CACHE", "HF_DATASETS_CACHE", "HF_MODULES_CACHE", "TRANSFORMERS_CACHE", "HF_TOKEN_PATH"),
+    *("PYTHONPATH", "TORCH_HOME", "VLLM_CACHE_ROOT", "XDG_CACHE_HOME", "NLTK_DATA", "TMPDIR", "LD_LIBRARY_PATH"),
+)
+"""Variables that hold paths: relative ones are meant from here, and the child works elsewhere."""
+
+_OF_THE_JOB = ("GITHUB_", "RUNNER_", "ACTIONS_")
+"""A CI job's own variables: what is written to the files that they name is run by the job's later steps."""
+
 _HEARTBEAT_SECONDS = 5.0
 _STACKS_SECONDS = 0.5
 _WEIGHED_SECONDS = 1.0
@@ -74,8 +85,13 @@ def environment(
         for name, value in parent.items()
         if name in keep
         or (online and name.upper() in DOWNLOADING)
-        or not (_SECRET_NAME.search(name.upper()) or _SECRET_VALUE.search(value))
+        or not (
+            name.upper().startswith(_OF_THE_JOB) or _SECRET_NAME.search(name.upper()) or _SECRET_VALUE.search(value)
+        )
     }
+    for name in PLACES:
+        if kept.get(name):
+            kept[name] = os.pathsep.join(str(Path(part).absolute()) for part in kept[name].split(os.pathsep) if part)
     no_gpu = {"CUDA_VISIBLE_DEVICES": ""} if device == "cpu" else {}
     return {**SHARING, **kept, **QUIET, **({} if online else OFFLINE), **no_gpu}
 
@@ -94,7 +110,11 @@ class Outgrown(Exception):
 
 
 class Child:
-    """One process in a session of its own, with a pipe for requests and one for replies."""
+    """One process in a session of its own, with a pipe for requests and one for replies.
+
+    It works in an empty folder of its own: libraries take what they find under a name in the working directory, a data
+    set, a metric with its code, before what the name means elsewhere, and in a pull request that is anybody's.
+    """
 
     def __init__(
         self,
@@ -117,6 +137,7 @@ class Child:
         self._oom_kills = _kernel_oom_kills()
         self._unpacker = Unpacker()
         log.parent.mkdir(parents=True, exist_ok=True)
+        self._place = Path(tempfile.mkdtemp(prefix="quantgate-work-"))
         child_reads, self._requests = os.pipe()
         self._replies, child_writes = os.pipe()
         self.send = Sender(self._requests).send
@@ -125,7 +146,7 @@ class Child:
                 self._log_start = output.tell()
                 self._process = subprocess.Popen(
                     [
-                        *(interpreter, "-P", "-m", "gate.worker", str(child_reads), str(child_writes)),
+                        *(_placed(interpreter), "-P", "-m", "gate.worker", str(child_reads), str(child_writes)),
                         f"{min(_HEARTBEAT_SECONDS, silence_seconds / 4):g}",
                         # Linux reports the death of the *thread* that started it, so only the main one may ask for it
                         "1" if threading.current_thread() is threading.main_thread() else "0",
@@ -137,11 +158,13 @@ class Child:
                     stderr=output,
                     pass_fds=(child_reads, child_writes),
                     env=dict(env),
+                    cwd=self._place,
                     start_new_session=True,
                 )
         except OSError as problem:
             os.close(self._requests)
             os.close(self._replies)
+            shutil.rmtree(self._place, ignore_errors=True)
             raise UsageError(f"cannot run the interpreter {interpreter!r}: {problem.strerror}") from problem
         finally:
             os.close(child_reads)
@@ -237,6 +260,7 @@ class Child:
         self._process.wait()
         os.close(self._requests)
         os.close(self._replies)
+        shutil.rmtree(self._place, ignore_errors=True)
 
     def tail(self) -> str:
         """The end of what it wrote to its log, without the progress bars that were overwritten."""
@@ -245,6 +269,11 @@ class Child:
             file.seek(max(self._log_start, end - TAIL_BYTES))
             text = file.read().decode("utf-8", errors="replace")
         return re.sub(r"[^\n]*\r(?!\n)", "", text).strip()
+
+
+def _placed(interpreter: str) -> str:
+    """A path stays what it is for a process that works elsewhere; a bare name is looked up on the PATH.  Links stay."""
+    return os.path.abspath(interpreter) if os.sep in interpreter else interpreter  # noqa: PTH100
 
 
 def printable(text: str) -> str:

@@ -41,12 +41,15 @@ def verify(name: str, config: Mapping[str, Any]) -> None:
 
 
 def anchored(config: Any, folder: Path) -> Any:
-    """The config with `data_files` and `data_dir` of local files made absolute: no working directory matters."""
+    """The config with `data_files`, `data_dir` and folders (`./…`) of local data made absolute, beside its YAML."""
     if isinstance(config, list):
         return [anchored(member, folder) for member in config]
     if not isinstance(config, Mapping):
         return config
     result = {key: anchored(value, folder) for key, value in config.items()}
+    data_set = config.get("dataset_path")
+    if isinstance(data_set, str) and data_set.startswith(("./", "../")):
+        result["dataset_path"] = _absolute(data_set, folder)
     arguments = result.get("dataset_kwargs")
     # the data files of a hub data set are relative to its repository: leave them alone
     if isinstance(arguments, dict) and config.get("dataset_path", "json") in FILE_FORMATS:
@@ -58,7 +61,7 @@ def anchored(config: Any, folder: Path) -> Any:
 def files(config: Any, folder: Path) -> Iterator[Path]:
     """Every local file that the config, or a config inside it (a group's members), takes documents or prompts from.
 
-    Too many rather than too few: a path counts from the folder of the YAML and from the working directory.
+    Too many rather than too few: a name of a hub data set counts as a folder beside the YAML.
     """
     if isinstance(config, list):
         for member in config:
@@ -70,13 +73,12 @@ def files(config: Any, folder: Path) -> Iterator[Path]:
     arguments = config.get("dataset_kwargs")
     places = [*_flat(arguments.get("data_files")), *_flat(arguments.get("data_dir"))] if arguments else []
     for place in places:
-        for path in (folder / place, Path(place)):
-            yield from _below(path)
+        yield from _below(folder / place)
     data_set, prompts = config.get("dataset_path"), config.get("use_prompt")
     if isinstance(data_set, str) and data_set not in FILE_FORMATS:
-        yield from _below(Path(data_set))
+        yield from _below(folder / data_set)
     if isinstance(prompts, str) and ".yaml" in prompts:
-        yield from _below(Path(prompts.partition(":")[0]))
+        yield from _below(folder / prompts.partition(":")[0])
 
 
 def broken_line(config: Mapping[str, Any]) -> str | None:

@@ -509,3 +509,31 @@ def test_a_worker_that_was_killed_while_it_waited_is_known_to_be_gone(start: Sta
     os.kill(worker.pid, signal.SIGKILL)
     assert wait_for(lambda: not worker.running)
     worker.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_it_works_in_an_empty_folder_of_its_own(start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Libraries prefer a folder of the working directory to a data set or a metric of that name."""
+    (tmp_path / "checkout" / "rouge").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "checkout")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([os.path.relpath(Path(stub_stage.__file__).parents[2]), ""]))
+    worker = start(python=os.path.relpath(sys.executable))
+    worker.open()
+    place = Path(f"/proc/{worker.pid}/cwd").resolve()
+    assert place != Path.cwd()
+    assert list(place.iterdir()) == []
+    worker.close()
+    assert not place.exists()
+
+
+def test_a_job_s_own_files_are_not_the_child_s_to_write() -> None:
+    mine = {"GITHUB_ENV": "/tmp/env", "RUNNER_TEMP": "/tmp", "ACTIONS_CACHE_URL": "http://cache", "HOME": "/home/me"}
+    found = environment(mine, keep=(), device="cuda")
+    assert mine.keys() & found.keys() == {"HOME"}
+
+
+def test_relative_places_are_meant_from_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = environment({"HF_HOME": "cache", "PYTHONPATH": "src:/opt/lib"}, keep=(), device="cpu")
+    assert found["HF_HOME"] == str(tmp_path / "cache")
+    assert found["PYTHONPATH"] == f"{tmp_path / 'src'}:/opt/lib"

@@ -19,7 +19,7 @@ from gate.backends.fake import open_backend as open_fake
 from gate.errors import CouldNotMeasure, DataError, ExitCode
 from gate.policy import LmEvalStage
 from gate.records import Direction, Estimand, Measurement, Role, merge
-from gate.stages import Context
+from gate.stages import Context, harness_data
 from gate.stages.epochs import pass_at_k
 from gate.stages.lm_eval import check, measure
 
@@ -776,3 +776,9 @@ score.calls = 0
     measurement = run(tmp_path, ScriptedLM(), "late")
     assert "metric 'extra' is not reported: it appeared after the first block" in measurement.notes
     assert [m.name for m in measurement.metrics] == ["acc"]
+
+
+def test_a_folder_of_data_lies_beside_its_yaml_and_a_name_of_the_hub_stays_a_name(tmp_path: Path) -> None:
+    """Whatever lies in the working directory: the worker's own is empty."""
+    assert harness_data.anchored({"dataset_path": "./quiz"}, tmp_path) == {"dataset_path": str(tmp_path / "quiz")}
+    assert harness_data.anchored({"dataset_path": "org/quiz"}, tmp_path) == {"dataset_path": "org/quiz"}
