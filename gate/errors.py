@@ -38,15 +38,15 @@ class UsageError(GateError):
 
 
 class PolicyError(UsageError):
-    """The policy is invalid.  `problems` holds every mistake, each with its place in the file."""
+    """The policy, or another file that governs a run, is invalid: every mistake, each with its place in the file."""
 
-    def __init__(self, source: str, problems: tuple[str, ...]) -> None:
+    def __init__(self, source: str, problems: tuple[str, ...], noun: str = "policy") -> None:
         if not problems:
             raise ValueError("a PolicyError needs at least one problem")
         self.source = source
         self.problems = problems
         count = "1 mistake" if len(problems) == 1 else f"{len(problems)} mistakes"
-        super().__init__(f"{source}: {count} in the policy\n" + "\n".join(f"  {p}" for p in problems))
+        super().__init__(f"{source}: {count} in the {noun}\n" + "\n".join(f"  {p}" for p in problems))
 
 
 class DataError(UsageError):

@@ -6,27 +6,23 @@ The order of things and the reasons for what was skipped live here; all I/O is i
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
 from pathlib import Path
-from typing import Protocol
 
-from gate import checkpoint, intake, noise_floor, policy, units
+from gate import checkpoint, intake, noise_floor, policy, units, verdict
 from gate.checkpoint import view
-from gate.decide import combine, overall
+from gate.decide import combine, overall, waiver
 from gate.decide.outlook import Floors
 from gate.decide.run_record import Setting, run_record
 from gate.decide.terms import Terms, gate_wide
 from gate.decide.unjudged import could_not_measure
 from gate.errors import CheckpointError, CouldNotMeasure, ExitCode, Refused, UsageError
-from gate.evidence import Collector, Side, StartWorker, storing_errors
+from gate.evidence import Collector, Side, storing_errors
 from gate.order import order_seed, sample_seed
-from gate.policy_file import LoadedPolicy
 from gate.records import (
     MAX_FLIPS,
     CheckpointRef,
-    Environment,
     Flip,
     Measurement,
     Observation,
@@ -36,60 +32,10 @@ from gate.records import (
     Severity,
     StageResult,
     Status,
-    Verdict,
 )
-from gate.reports import sentence
+from gate.request import Request, Services
 from gate.stage_run import reason_of, run_stage, unmeasured
-from gate.store import Store
-
-
-class Reporter(Protocol):
-    """Who watches the run; the console is one."""
-
-    def started(self, index: int, total: int, kind: str, name: str) -> None: ...
-    def progress(self, done: int, total: int, label: str) -> None: ...
-    def finished(self, result: StageResult) -> None: ...
-    def note(self, text: str) -> None: ...
-
-
-class Refuse(Protocol):
-    def __call__(self, *, floors: Floors) -> None: ...
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Request:
-    """What to decide.  `stages` restricts the run (never to a PASS); empty means all.
-
-    `refuse_hopeless` raises PolicyError for rules that the baseline's measured noise makes undecidable.
-    """
-
-    policy: LoadedPolicy
-    baseline: str
-    candidate: str
-    backend: str
-    device: str
-    stages: tuple[str, ...]
-    keep_going: bool
-    allow_identical: bool
-    offline: bool
-    fetch_command: str
-    refuse_hopeless: Refuse
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Services:
-    """The outside world.
-
-    Attributes:
-        start_worker: (role, what to load) → a measuring child, its model not loaded yet.
-    """
-
-    start_worker: StartWorker
-    store: Store
-    environment: Environment
-    reporter: Reporter
-    now: Callable[[], datetime]
-    monotonic: Callable[[], float]
+from gate.verdict import Ended
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -118,7 +64,6 @@ class _Run:
         self.services = services
         self.views = views
         self.loaded = request.policy
-        self.policy_data = self.loaded.policy.model_dump(mode="json", exclude_none=True)
         self.created = services.now()
         self.begun = services.monotonic()
         self.refs: dict[Role, CheckpointRef] = {}
@@ -131,20 +76,22 @@ class _Run:
         self.process_noise: Mapping[str, Sequence[Observation]] = {}
         self.broken: dict[tuple[str, str], CouldNotMeasure] = {}
         self.quality: Quality | None = None
+        self.standing = waiver.NONE
         names = [s.name for s in self.loaded.policy.stages]
         unknown = [n for n in request.stages if n not in names]
         if unknown:
             raise UsageError(f"--stage {unknown[0]!r} is not in the policy, expected one of: {', '.join(names)}")
 
     def carry_out(self) -> Outcome:
+        for text in self.request.notes:
+            self._note(text)
         try:
             sides = self._describe()
             self._measured_noise()
         except (CheckpointError, Refused) as problem:
             return self._ended_before_measuring(problem)
         except KeyboardInterrupt:
-            self._skip_rest("interrupted by the user")
-            return self._decided(interrupted=True)
+            return self._interrupted()
         collector = Collector(
             baseline=sides[Role.BASELINE],
             candidate=sides[Role.CANDIDATE],
@@ -157,6 +104,7 @@ class _Run:
             progress=self.services.reporter.progress,
         )
         interrupted = False
+        self.standing = verdict.standing(self.request.waivers, self.refs[Role.CANDIDATE], self.created)
         try:
             with collector:
                 self._check(collector)
@@ -165,12 +113,11 @@ class _Run:
             return self._ended_before_measuring(problem)
         except KeyboardInterrupt:
             interrupted = True
-            self._skip_rest("interrupted by the user")
         for side in sides.values():
             self._opened(side)
         for problem_text in self.services.store.problems:
             self._note(problem_text)
-        return self._decided(interrupted)
+        return self._interrupted() if interrupted else self._decided()
 
     # -- before measuring ---------------------------------------------------------------------------------
 
@@ -271,7 +218,7 @@ class _Run:
 
     def _stopper(self) -> str | None:
         for result in self.results:
-            if combine.stops(result):
+            if waiver.stops(result, self.standing.rules):
                 return f"stage {result.name} ended in {result.status} (--keep-going runs the rest)"
         return None
 
@@ -287,6 +234,7 @@ class _Run:
             keep_going=self.request.keep_going,
             monotonic=self.services.monotonic,
             run_seconds_left=self._seconds_left,
+            waived=self.standing.rules,
         )
         self.measurements[stage.name] = list(ended.measurements)
         if self.refs[Role.BASELINE].effective_digest == self.refs[Role.CANDIDATE].effective_digest:
@@ -301,6 +249,8 @@ class _Run:
                     f"{flips:.1%}: the flips are mostly noise"
                 )
         self._add(ended.result)
+        if combine.stops(ended.result) and not waiver.stops(ended.result, self.standing.rules):
+            self._note(f"{waiver.NOTE}stage {stage.name} stops nothing, what is red in it is waived")
 
     def _terms(self) -> Terms:
         """One error budget over all planned blocking rules; the order of the items is this candidate's."""
@@ -338,34 +288,34 @@ class _Run:
         self.notes.append(text)
         self.services.reporter.note(text)
 
-    def _decided(self, interrupted: bool) -> Outcome:
-        if interrupted:
-            return self._outcome(self._verdict(_undecided(Status.ERROR), "interrupted"), ExitCode.INTERRUPTED)
+    def _decided(self) -> Outcome:
         self.results = list(overall.stepped_down(self._in_order(), self.loaded.rules, self.loaded.policy.confidence))
         measured = [(r.kind, self.measurements.get(r.name, ())) for r in self._in_order()]
         self.quality, problem = overall.score(self.loaded.rules, measured, self._terms())
         if problem is not None:
             self._note(problem)
-        decision = combine.combine(self.loaded.rules, self._in_order(), restricted=bool(self.request.stages))
-        warn_or_fail = self.loaded.policy.on_inconclusive
-        exit_code = combine.exit_code(decision.status, warn_or_fail, complete=decision.complete)
-        return self._outcome(self._verdict(decision, ""), exit_code)
+        restricted = bool(self.request.stages)
+        ended = verdict.decided(
+            self.loaded.policy, self.loaded.rules, self._in_order(), self.standing, restricted=restricted
+        )
+        for text in ended.notes:
+            self._note(text)
+        return self._outcome(ended)
+
+    def _interrupted(self) -> Outcome:
+        self._skip_rest("interrupted by the user")
+        return self._undecided(Status.ERROR, "interrupted", ExitCode.INTERRUPTED)
 
     def _ended_before_measuring(self, problem: CheckpointError | Refused) -> Outcome:
         refused = isinstance(problem, Refused)
         self._skip_rest("the checkpoint was refused" if refused else "a checkpoint cannot be used")
         status = Status.REFUSED if refused else Status.ERROR
-        return self._outcome(self._verdict(_undecided(status), str(problem)), problem.exit_code)
+        return self._undecided(status, str(problem), problem.exit_code)
 
-    def _verdict(self, decision: combine.Decision, reason: str) -> Verdict:
-        found = {f.rule.id: f for r in self.results for f in r.findings}
-        findings = [found[i] for i in decision.deciding if i in found]
-        text = sentence.sentence(
-            decision.status, findings, self._in_order(), self.policy_data, complete=decision.complete, reason=reason
-        )
-        return Verdict(status=decision.status, deciding=decision.deciding, sentence=text)
+    def _undecided(self, status: Status, reason: str, exit_code: ExitCode) -> Outcome:
+        return self._outcome(verdict.undecided(self.loaded.policy, self._in_order(), status, reason, int(exit_code)))
 
-    def _outcome(self, verdict: Verdict, exit_code: int) -> Outcome:
+    def _outcome(self, ended: Ended) -> Outcome:
         here = self.services.environment
         setting = Setting(
             baseline=self.refs.get(Role.BASELINE),
@@ -382,15 +332,11 @@ class _Run:
             measurements=self.measurements,
             flips=self.flips,
             quality=self.quality,
-            verdict=verdict,
-            exit_code=int(exit_code),
+            verdict=ended.verdict,
+            waivers=ended.waivers,
+            exit_code=ended.exit_code,
             unnamed="unknown",
         )
         for text in record.notes[len(self.notes) :]:
             self.services.reporter.note(text)
         return Outcome(record=record, measurements=self.measurements)
-
-
-def _undecided(status: Status) -> combine.Decision:
-    """The run ended before its rules could decide it."""
-    return combine.Decision(status=status, deciding=(), complete=False)

@@ -6,6 +6,7 @@ Pure.  Translates; finds no mistake of its own and mends none.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 import yaml
@@ -59,16 +60,21 @@ _LIMITS = {
 }
 
 
-def translated(error: ValidationError, document: Document) -> list[Mistake]:
-    """Each thing pydantic rejected, in our words, at its place in the document."""
-    return [_translated(detail, document) for detail in error.errors()]
+def translated(
+    error: ValidationError, document: Document, unknown_key: Callable[[Location, Any], str] | None = None
+) -> list[Mistake]:
+    """Each thing pydantic rejected, in our words, at its place in the document.
+
+    `unknown_key` says what is wrong with a key that a document which is no policy does not know.
+    """
+    return [_translated(detail, document, unknown_key or _unknown_key) for detail in error.errors()]
 
 
-def _translated(detail: ErrorDetails, document: Document) -> Mistake:
+def _translated(detail: ErrorDetails, document: Document, unknown_key: Callable[[Location, Any], str]) -> Mistake:
     kind, context = detail["type"], detail.get("ctx", {})
     at = _located(detail["loc"], document.data)
     if kind == "extra_forbidden":
-        return document.keys[at], at, _unknown_key(at, document.data)
+        return document.keys[at], at, unknown_key(at, document.data)
     if kind == "missing":
         return place_of(document, at), at, f"missing key {str(detail['loc'][-1])!r}"
     if kind == "union_tag_not_found":
@@ -166,9 +172,9 @@ def _at(data: Any, at: Location) -> Any:
     return data
 
 
-def dotted(at: Location) -> str:
-    """`stages[1].rules[0].max_drop`; the whole document is `policy`."""
-    return "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in at).lstrip(".") or "policy"
+def dotted(at: Location, whole: str = "policy") -> str:
+    """`stages[1].rules[0].max_drop`; `whole` is how the whole document is called."""
+    return "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in at).lstrip(".") or whole
 
 
 def contradictions(error: ValidationError, document: Document) -> list[Mistake]:

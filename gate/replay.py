@@ -5,24 +5,30 @@ Takes only what was measured; a setting that differs from what that run measured
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 
-from gate import policy
+from gate import policy, verdict
+from gate.decide import waiver
 from gate.decide.run_record import Setting
 from gate.decide.terms import gate_wide
 from gate.finished import record
 from gate.finished.run_folder import RunFolder
 from gate.finished.stage import NoEvidence, SourceEvidence, judged_stage
 from gate.pipeline import Outcome
-from gate.policy_file import LoadedPolicy
-from gate.records import Role, Severity
+from gate.policy_file import CHOSEN, LoadedPolicy
+from gate.records import Role, Severity, Waiver
+
+_OF_THAT_RUN = (waiver.NOTE, CHOSEN)
+"""How notes begin that tell what decided the run beside its measurements: they are not true of another decision."""
 
 
-def replay(run: RunFolder, loaded: LoadedPolicy, *, now: datetime) -> Outcome:
-    """The outcome that the run's measurements have under `loaded`.
+def replay(run: RunFolder, loaded: LoadedPolicy, *, now: datetime, waivers: Sequence[Waiver] = ()) -> Outcome:
+    """The outcome that the run's measurements have under `loaded`, and under `waivers` of today.
 
-    The order of the items is that of the run.  A run that was refused, or that ended before anything was measured,
-    keeps its verdict.
+    The order of the items is that of `loaded`, as if it had run; a candidate that was stopped early must have been
+    asked the first of them.  A run that was refused, or that ended before anything was measured, keeps its verdict.
+    Waivers of the run itself count for nothing.
     """
     asked = {s.name for s in loaded.policy.stages}
     aside = [s.name for s in run.record.stages if s.name not in asked]
@@ -34,12 +40,13 @@ def replay(run: RunFolder, loaded: LoadedPolicy, *, now: datetime) -> Outcome:
         environment=run.record.environment,
         created=now,
         seconds=run.record.seconds,
-        notes=(*notes, *run.record.notes),
+        notes=(*notes, *(n for n in run.record.notes if not n.startswith(_OF_THAT_RUN))),
     )
     if record.ended_before_measuring(run.record):
         return record.unchanged(loaded, setting, run.record)
     n_blocking = sum(r.severity is Severity.BLOCKING for r in loaded.rules)
-    terms = gate_wide(loaded.policy.confidence, n_blocking, run.order_seed)
+    terms = gate_wide(loaded.policy.confidence, n_blocking, run.ordered_by(loaded.policy.seed))
+    standing = verdict.standing(waivers, setting.candidate, now)
     runs = []
     for stage in loaded.policy.stages:
         then = run.stage(stage.name)
@@ -55,13 +62,14 @@ def replay(run: RunFolder, loaded: LoadedPolicy, *, now: datetime) -> Outcome:
                 stop_early=loaded.policy.stop_early,
                 seconds=0.0 if then is None else then.seconds,
                 baseline_from="none" if then is None else then.baseline_from,
+                waived=standing.rules,
             )
         )
-    return record.outcome(loaded, runs, (), setting, terms)
+    return record.outcome(loaded, runs, (), setting, terms, standing)
 
 
 def _evidence(run: RunFolder, source: str, settings: policy.Stage, seed: int) -> SourceEvidence | NoEvidence:
-    different = run.differs(source, settings, seed)
+    different = run.differs(source, settings, seed) or run.began_elsewhere(source, settings, seed)
     if different is not None:
         return NoEvidence(reason=different, was_skipped=False)
     candidate = run.measured(settings.name, source, Role.CANDIDATE)

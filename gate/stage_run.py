@@ -7,7 +7,7 @@ planned tokens, never by the clock, so the evidence does not depend on how fast 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 
 from gate import policy, timing_run, units
@@ -84,11 +84,12 @@ def run_stage(
     monotonic: Callable[[], float],
     run_seconds_left: Callable[[], float | None],
     process_noise: Sequence[Observation] = (),
+    waived: Set[str] = frozenset(),
 ) -> StageRun:
     """Measure and judge every source of a stage; after a red blocking rule the rest is skipped unless `keep_going`.
 
     `broken` sources failed their check before, and are not measured.  `process_noise` is what `gate calibrate` found
-    of this stage's timing.
+    of this stage's timing.  Rules of the ids in `waived` may be red and stop nothing.
 
     Raises:
         UsageError: the baseline store cannot be written.
@@ -103,7 +104,7 @@ def run_stage(
         return min((s for s in left if s is not None), default=None)
 
     sources = [
-        _Source(name, settings, [r for r in rules if r.source == name], terms, stop_early=stop_early)
+        _Source(name, settings, [r for r in rules if r.source == name], terms, stop_early=stop_early, waived=waived)
         for name, settings in policy.split(stage)
     ]
     for source in sources:
@@ -142,10 +143,17 @@ class _Source:
     """One source of the stage on its way: its evidence, how far it is, and what it finds."""
 
     def __init__(
-        self, name: str, settings: policy.Stage, rules: Sequence[Rule], terms: Terms, *, stop_early: bool
+        self,
+        name: str,
+        settings: policy.Stage,
+        rules: Sequence[Rule],
+        terms: Terms,
+        *,
+        stop_early: bool,
+        waived: Set[str],
     ) -> None:
         self.name, self.settings, self.rules, self._terms = name, settings, rules, terms
-        self._stop_early = stop_early
+        self._stop_early, self._waived = stop_early, waived
         self.baseline: Measurement | None = None
         self.candidate: Measurement | None = None
         self.from_store: bool | None = None
@@ -166,7 +174,7 @@ class _Source:
     def start_over(self) -> None:
         """From the first item, with a worker that holds nothing yet; the order of the items is the same."""
         if self._evidence is not None:
-            self._tracker = Tracker(self.rules, self._evidence.measurement, self._terms)
+            self._tracker = Tracker(self.rules, self._evidence.measurement, self._terms, waived=self._waived)
             self._stream, self.planned_tokens, self.is_active = None, 0, True
 
     def advance(self, collector: Collector, seconds_left: SecondsLeft) -> None:
@@ -194,7 +202,7 @@ class _Source:
 
     @property
     def is_failing(self) -> bool:
-        """Whether a blocking rule is known to be red, without waiting for the others."""
+        """Whether a blocking rule that nobody waived is known to be red, without waiting for the others."""
         return self._tracker is not None and self._tracker.failing
 
     def leave(self, problem: CouldNotMeasure | DataError | None) -> None:
@@ -210,7 +218,7 @@ class _Source:
     def stops(self) -> bool:
         """Whether what it finds ends the stage."""
         self.judge()
-        return any(map(_stops, self.findings))
+        return any(_stops(f, self._waived) for f in self.findings)
 
     def judge(self) -> None:
         """Find what there is to find, once nothing more is measured."""
@@ -225,7 +233,12 @@ class _Source:
             self.findings = [skipped(r, _SKIPPED) for r in self.rules]
         else:
             self.findings = of_source.findings(
-                self.rules, self.baseline, self.candidate, self._terms, stop_early=self._stop_early
+                self.rules,
+                self.baseline,
+                self.candidate,
+                self._terms,
+                stop_early=self._stop_early,
+                waived=self._waived,
             )
             if late:
                 self.findings = [_late(f, self._problem) for f in self.findings]
@@ -342,7 +355,9 @@ def _profile(
     source.timed(found)
 
 
-def _stops(finding: Finding) -> bool:
-    """Does this finding end the stage?  Advisory rules never do."""
+def _stops(finding: Finding, waived: Set[str]) -> bool:
+    """Does this finding end the stage?  Advisory rules never do, and neither does a REGRESSION that is waived."""
+    if finding.status is Status.REGRESSION and finding.rule.id in waived:
+        return False
     red = finding.status in (Status.REGRESSION, Status.ERROR, Status.REFUSED)
     return red and finding.rule.severity is Severity.BLOCKING

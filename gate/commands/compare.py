@@ -20,6 +20,7 @@ def compare(
         Path, typer.Option(help="Quantized: a folder of the same kind (of gate runs, maybe the same).")
     ],
     out: Annotated[Path, typer.Option(help="Output folder.")] = Path("gate-compare"),
+    waivers: Annotated[Path | None, typer.Option(help="YAML with waivers of red rules; default: none hold.")] = None,
 ) -> None:
     """Decide from finished results, without running a model: run folders of gate, or lm-eval's sample logs.
 
@@ -35,12 +36,18 @@ def compare(
     from gate import environment, outputs
     from gate.finished.compare import compare as decided
     from gate.policy_file import load_policy
+    from gate.waivers import load_waivers
 
     screen = Console()
     check_apart(out, (baseline, candidate))
     outputs.set_aside(out)
     outcome = decided(
-        load_policy(policy), baseline, candidate, environment=environment.snapshot("cpu"), now=datetime.now(UTC)
+        load_policy(policy),
+        baseline,
+        candidate,
+        environment=environment.snapshot("cpu"),
+        now=datetime.now(UTC),
+        waivers=() if waivers is None else load_waivers(waivers),
     )
     outputs.prepare(out)
     with (out / "log.txt").open("a", encoding="utf-8") as log:

@@ -18,6 +18,7 @@ def decide(
     folder: Annotated[Path, typer.Argument(help="A run's output folder.")],
     policy: Annotated[Path, typer.Option("--policy", "-p", help="YAML with the acceptance thresholds to try.")],
     out: Annotated[Path | None, typer.Option(help="Folder to write the new record to; default: nowhere.")] = None,
+    waivers: Annotated[Path | None, typer.Option(help="YAML with waivers of red rules; default: none hold.")] = None,
 ) -> None:
     """Judge a finished run again under another policy, and show which verdicts move; no model is run.
 
@@ -28,10 +29,12 @@ def decide(
     from rich.console import Console
 
     from gate import outputs
+    from gate.decide.waiver import NOTE
     from gate.finished.run_folder import is_run_folder, read_run
     from gate.policy_file import load_policy
     from gate.replay import replay
-    from gate.reports import replay_text
+    from gate.reports import escape, replay_text
+    from gate.waivers import load_waivers
 
     if not is_run_folder(folder):
         raise UsageError(f"found no run.json in {str(folder)!r}, expected the output folder of gate run")
@@ -39,8 +42,12 @@ def decide(
         check_apart(out, (folder,))
         outputs.set_aside(out)
     run = read_run(folder)
-    outcome = replay(run, load_policy(policy), now=datetime.now(UTC))
+    on_file = () if waivers is None else load_waivers(waivers)
+    outcome = replay(run, load_policy(policy), now=datetime.now(UTC), waivers=on_file)
     typer.echo(replay_text.render(run.record, outcome.record), nl=False)
+    for note in outcome.record.notes:
+        if note.startswith(NOTE):
+            typer.echo(escape.workflow(f"note: {escape.line(note)}"))
     if out is not None:
         outputs.prepare(out)
         for problem in outputs.write(out, outcome):

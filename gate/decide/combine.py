@@ -30,7 +30,8 @@ REACHED = "reached"
 class Decision:
     """The run's status and the ids of the rules that decide it, worst first.
 
-    `complete`: the run was not restricted and every planned blocking rule was judged on all that was planned.
+    `complete`: the run was not restricted, no stage was skipped, and every planned blocking rule was judged on all that
+    was planned.
     """
 
     status: Status
@@ -66,7 +67,9 @@ def combine(planned: tuple[Rule, ...], stages: tuple[StageResult, ...], restrict
     """The verdict over all stages.
 
     REFUSED > REGRESSION that stopped the run > ERROR > REGRESSION > INCONCLUSIVE > PASS.  Every planned blocking
-    rule must have a finding unless its stage was skipped; skipped rules, and a `restricted` run, forbid a PASS.
+    rule must have a finding unless its stage was skipped.  A skipped rule, a skipped stage (though it only advises: a
+    run that fail-fast ended may be judged again, under a policy that it does not fail) and a `restricted` run forbid
+    a PASS.
     A restricted run is decided by what was asked: INCONCLUSIVE with deciding rules that PASS says that all of it holds.
     Advisory findings never decide; a guard rail (`by`) counts only when it is red, missing, broken or cut short.
     Nothing blocking planned is an ERROR: a gate that asks nothing must not be green.
@@ -74,7 +77,8 @@ def combine(planned: tuple[Rule, ...], stages: tuple[StageResult, ...], restrict
     rules = [r for r in planned if r.severity is Severity.BLOCKING]
     verdicts = dict(_verdicts(rules, stages, restricted))
     found = _blocking(stages)
-    complete = not restricted and all(i in found and _judged_in_full(found[i]) for i in verdicts)
+    skipped = any(s.status is Status.SKIPPED for s in stages)
+    complete = not restricted and not skipped and all(i in found and _judged_in_full(found[i]) for i in verdicts)
     if restricted:
         # Rules that were not asked decide only where nothing was.
         verdicts = {i: s for i, s in verdicts.items() if i in found or s is not Status.INCONCLUSIVE} or verdicts
@@ -88,6 +92,8 @@ def combine(planned: tuple[Rule, ...], stages: tuple[StageResult, ...], restrict
     if restricted and status is Status.PASS:
         # Only part of the policy was asked: what was asked holds, and that is all that can be said.
         return replace(_decision(status, verdicts, found, complete), status=Status.INCONCLUSIVE)
+    if skipped and status is Status.PASS:
+        return Decision(status=Status.INCONCLUSIVE, deciding=(), complete=False)
     return _decision(status, verdicts, found, complete)
 
 

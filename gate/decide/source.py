@@ -7,7 +7,7 @@ govern.  Guard rails over groups never prolong anything.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import replace
 
 from gate.decide import looks, sequential, stoppable
@@ -30,17 +30,25 @@ def governing(rules: Sequence[Rule]) -> list[Rule]:
 
 
 def findings(
-    rules: Sequence[Rule], baseline: Measurement | None, candidate: Measurement, terms: Terms, *, stop_early: bool
+    rules: Sequence[Rule],
+    baseline: Measurement | None,
+    candidate: Measurement,
+    terms: Terms,
+    *,
+    stop_early: bool,
+    waived: Set[str] = frozenset(),
 ) -> list[Finding]:
     """What the measurements say of every rule, in order.
 
     A guard rail on a source that ended before its governing rules were settled was cut short, and says so; so was one
-    on a source of which every item was to be measured (not `stop_early`), and was not.
+    on a source of which every item was to be measured, and was not: without `stop_early`, or as a governing rule failed
+    that is `waived`.
     """
     found = [judge(rule, baseline, candidate, terms) for rule in rules]
     chosen = {r.id for r in governing(rules)}
     short = any(REACHED in f.counts for f in found if f.rule.id in chosen)
-    short = short or (candidate.n_reached < candidate.n_expected and not (chosen and stop_early))
+    excused = any(f.status is Status.REGRESSION and f.rule.id in chosen & waived for f in found)
+    short = short or (candidate.n_reached < candidate.n_expected and not (chosen and stop_early and not excused))
     return [_cut_short(f, candidate) if short and f.rule.by is not None else f for f in found]
 
 
@@ -52,10 +60,14 @@ def _cut_short(finding: Finding, candidate: Measurement) -> Finding:
 
 
 class Tracker:
-    """Follows the candidate's parts of one source as they come."""
+    """Follows the candidate's parts of one source as they come; rules that are `waived` may fail and stop nothing."""
 
-    def __init__(self, rules: Sequence[Rule], baseline: Measurement, terms: Terms) -> None:
+    def __init__(
+        self, rules: Sequence[Rule], baseline: Measurement, terms: Terms, *, waived: Set[str] = frozenset()
+    ) -> None:
         self._rules = governing(rules)
+        self._waived = waived
+        self._guarded = any(r.by is not None and r.severity is Severity.BLOCKING for r in rules)
         self._baseline = baseline
         self._terms = terms
         self._parts: list[Measurement] = []
@@ -82,13 +94,19 @@ class Tracker:
 
     @property
     def settled(self) -> bool:
-        """Whether no further part can change what the governing rules find."""
+        """Whether no further part can change what the governing rules find.
+
+        A waived rule that fails, which it may do within a few items, does not end what guard rails beside it see.
+        """
+        if self._guarded and any(f.walk.settled == "fail" and f.rule.id in self._waived for f in self._followed):
+            return False
         return not self._waits and all(f.walk.settled is not None for f in self._followed)
 
     @property
     def failing(self) -> bool:
-        """Whether a blocking rule is known to fail, or to be an error."""
-        return self._red or any(f.walk.settled in ("fail", "lost") and f.blocks for f in self._followed)
+        """Whether a blocking rule is known to fail without being `waived`, or to be an error."""
+        failed = [f for f in self._followed if f.blocks and f.walk.settled in ("fail", "lost")]
+        return self._red or any(f.walk.settled == "lost" or f.rule.id not in self._waived for f in failed)
 
     def feed(self, part: Measurement) -> None:
         """The next part."""

@@ -5,11 +5,11 @@ Judges what is there and refuses nothing for being small; what is missing on eit
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
-from gate import policy
+from gate import policy, verdict
 from gate.decide.run_record import Setting
 from gate.decide.terms import gate_wide
 from gate.errors import CouldNotMeasure, Refused, UsageError
@@ -20,7 +20,7 @@ from gate.finished.run_folder import RunFolder, is_run_folder, read_run
 from gate.finished.stage import NoEvidence, SourceEvidence, judged_stage
 from gate.pipeline import Outcome
 from gate.policy_file import LoadedPolicy
-from gate.records import CheckpointRef, Environment, Measurement, Role, Severity, Status
+from gate.records import CheckpointRef, Environment, Measurement, Role, Severity, Status, Waiver
 from gate.stage_run import StageRun, unmeasured
 
 NO_MODEL = "decided from finished results: no model was run"
@@ -28,9 +28,17 @@ Evidence = SourceEvidence | NoEvidence
 
 
 def compare(
-    loaded: LoadedPolicy, baseline: Path, candidate: Path, *, environment: Environment, now: datetime
+    loaded: LoadedPolicy,
+    baseline: Path,
+    candidate: Path,
+    *,
+    environment: Environment,
+    now: datetime,
+    waivers: Sequence[Waiver] = (),
 ) -> Outcome:
     """Decide from two folders, both run folders of this gate (possibly the same one) or both of lm-eval.
+
+    Results of lm-eval name no checkpoint by its content, so no waiver applies to them.
 
     Raises:
         UsageError: a folder is not there, the two do not go together, or the policy asks nothing that they answer.
@@ -45,7 +53,7 @@ def compare(
     ours = [is_run_folder(folder) for folder in folders.values()]
     logs = {role: () if is_run_folder(f) else find_results(f) for role, f in folders.items()}
     if all(ours):
-        return _of_runs(loaded, read_run(baseline), read_run(candidate), environment, now)
+        return _of_runs(loaded, read_run(baseline), read_run(candidate), environment, now, waivers)
     if any(ours) and all(own or logs[role] for own, role in zip(ours, folders, strict=True)):
         raise UsageError(
             f"found a run of this gate in {str(folders[Role.BASELINE if ours[0] else Role.CANDIDATE])!r} and lm-eval's "
@@ -53,17 +61,20 @@ def compare(
         )
     for role, folder in folders.items():
         if not is_run_folder(folder) and not logs[role]:
-            return _nothing_there(loaded, role, folder, environment, now)
+            return _nothing_there(loaded, role, folder, environment, now, waivers)
     return _of_logs(
         loaded,
         LmEvalFolder(baseline, logs[Role.BASELINE]),
         LmEvalFolder(candidate, logs[Role.CANDIDATE]),
         environment,
         now,
+        waivers,
     )
 
 
-def _nothing_there(loaded: LoadedPolicy, role: Role, folder: Path, environment: Environment, now: datetime) -> Outcome:
+def _nothing_there(
+    loaded: LoadedPolicy, role: Role, folder: Path, environment: Environment, now: datetime, waivers: Sequence[Waiver]
+) -> Outcome:
     reason = (
         f"the {role}'s folder {folder.name!r} holds no results, expected run.json of a gate run, or results_*.json and "
         "samples_*.jsonl of lm-eval with --output_path and --log_samples"
@@ -74,6 +85,7 @@ def _nothing_there(loaded: LoadedPolicy, role: Role, folder: Path, environment: 
         unasked={},
         order_seed=None,
         setting=_setting(environment, now, notes=(NO_MODEL, reason)),
+        waivers=waivers,
     )
 
 
@@ -81,7 +93,12 @@ def _nothing_there(loaded: LoadedPolicy, role: Role, folder: Path, environment: 
 
 
 def _of_logs(
-    loaded: LoadedPolicy, baseline: LmEvalFolder, candidate: LmEvalFolder, environment: Environment, now: datetime
+    loaded: LoadedPolicy,
+    baseline: LmEvalFolder,
+    candidate: LmEvalFolder,
+    environment: Environment,
+    now: datetime,
+    waivers: Sequence[Waiver],
 ) -> Outcome:
     stages = loaded.policy.stages
     unasked = {
@@ -109,7 +126,8 @@ def _of_logs(
 
     said = [f"{role}: lm-eval's results of {f.files[0].model}" for role, f in _by_role(baseline, candidate).items()]
     notes = (NO_MODEL, *said, *([f"not judged: {', '.join(unasked)} (lm-eval's results alone)"] if unasked else []))
-    return _decided(loaded, evidence, unasked, order_seed=None, setting=_setting(environment, now, notes=notes))
+    setting = _setting(environment, now, notes=notes)
+    return _decided(loaded, evidence, unasked, order_seed=None, setting=setting, waivers=waivers)
 
 
 def _by_role(baseline: LmEvalFolder, candidate: LmEvalFolder) -> Mapping[Role, LmEvalFolder]:
@@ -120,7 +138,12 @@ def _by_role(baseline: LmEvalFolder, candidate: LmEvalFolder) -> Mapping[Role, L
 
 
 def _of_runs(
-    loaded: LoadedPolicy, baseline: RunFolder, candidate: RunFolder, environment: Environment, now: datetime
+    loaded: LoadedPolicy,
+    baseline: RunFolder,
+    candidate: RunFolder,
+    environment: Environment,
+    now: datetime,
+    waivers: Sequence[Waiver],
 ) -> Outcome:
     refs = baseline.record.baseline, candidate.record.candidate
     notes = [NO_MODEL]
@@ -155,7 +178,7 @@ def _of_runs(
     for folder in (baseline, candidate):
         if record.ended_before_measuring(folder.record):
             return record.unchanged(loaded, setting, folder.record)
-    return _decided(loaded, evidence, unasked={}, order_seed=candidate.order_seed, setting=setting)
+    return _decided(loaded, evidence, unasked={}, order_seed=candidate.order_seed, setting=setting, waivers=waivers)
 
 
 def _other_prompts(baseline: Measurement, candidate: Measurement) -> str | None:
@@ -200,10 +223,12 @@ def _decided(
     *,
     order_seed: str | None,
     setting: Setting,
+    waivers: Sequence[Waiver],
 ) -> Outcome:
     planned = [r for r in loaded.rules if r.stage not in unasked]
     n_blocking = sum(r.severity is Severity.BLOCKING for r in planned)
     terms = gate_wide(loaded.policy.confidence, n_blocking, order_seed)
+    standing = verdict.standing(waivers, setting.candidate, setting.created)
     runs = []
     for stage in loaded.policy.stages:
         if stage.name in unasked:
@@ -221,6 +246,7 @@ def _decided(
                 stop_early=loaded.policy.stop_early,
                 seconds=0.0,
                 baseline_from="measured",
+                waived=standing.rules,
             )
         )
-    return record.outcome(loaded, runs, list(unasked), setting, terms)
+    return record.outcome(loaded, runs, list(unasked), setting, terms, standing)

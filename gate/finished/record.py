@@ -8,19 +8,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from gate.decide import combine, overall
+from gate import verdict as verdicts
+from gate.decide import overall
 from gate.decide.run_record import Setting, run_record
 from gate.decide.terms import Terms
+from gate.decide.waiver import Standing
 from gate.errors import ExitCode
 from gate.pipeline import Outcome
 from gate.policy_file import LoadedPolicy
 from gate.records import Quality, RunRecord, Status, Verdict
-from gate.reports import sentence
 from gate.stage_run import StageRun, unmeasured
+from gate.verdict import Ended
 
 
 def outcome(
-    loaded: LoadedPolicy, runs: Sequence[StageRun], unasked: Sequence[str], setting: Setting, terms: Terms
+    loaded: LoadedPolicy,
+    runs: Sequence[StageRun],
+    unasked: Sequence[str],
+    setting: Setting,
+    terms: Terms,
+    standing: Standing,
 ) -> Outcome:
     """The record of judged stages, in the policy's order.
 
@@ -29,26 +36,20 @@ def outcome(
     """
     planned = tuple(r for r in loaded.rules if r.stage not in unasked)
     results = overall.stepped_down([r.result for r in runs], planned, terms.confidence)
-    counted = tuple(r for r in results if r.name not in unasked)
-    decision = combine.combine(planned, counted, restricted=False)
-    found = {f.rule.id: f for s in counted for f in s.findings}
-    policy_data = loaded.policy.model_dump(mode="json", exclude_none=True)
-    said = sentence.sentence(
-        decision.status,
-        [found[i] for i in decision.deciding if i in found],
-        results,
-        policy_data,
-        complete=decision.complete,
+    ended = verdicts.decided(
+        loaded.policy,
+        planned,
+        tuple(r for r in results if r.name not in unasked),
+        standing,
+        restricted=False,
+        unasked=[r for r in results if r.name in unasked],
     )
-    if unasked:
-        said += f" Not judged: {', '.join(unasked)}."
-    exit_code = combine.exit_code(decision.status, loaded.policy.on_inconclusive, complete=decision.complete)
-    verdict = Verdict(status=decision.status, deciding=decision.deciding, sentence=said)
+    setting = replace(setting, notes=(*setting.notes, *ended.notes))
     quality, problem = overall.score(planned, [(r.result.kind, r.measurements) for r in runs], terms)
     if problem is not None:
         setting = replace(setting, notes=(*setting.notes, problem))
     runs = [replace(r, result=result) for r, result in zip(runs, results, strict=True)]
-    return _outcome(loaded, runs, setting, verdict, exit_code, quality)
+    return _outcome(loaded, runs, setting, ended, quality)
 
 
 def unchanged(loaded: LoadedPolicy, setting: Setting, before: RunRecord) -> Outcome:
@@ -58,7 +59,7 @@ def unchanged(loaded: LoadedPolicy, setting: Setting, before: RunRecord) -> Outc
     runs = [StageRun(result=r, measurements=(), flips=()) for r in skipped]
     verdict = Verdict(status=before.verdict.status, deciding=(), sentence=before.verdict.sentence)
     code = ExitCode.REFUSED if before.verdict.status is Status.REFUSED else ExitCode.ERROR
-    return _outcome(loaded, runs, setting, verdict, int(code), None)
+    return _outcome(loaded, runs, setting, Ended(verdict=verdict, exit_code=int(code), waivers=(), notes=()), None)
 
 
 def ended_before_measuring(record: RunRecord) -> bool:
@@ -72,8 +73,7 @@ def _outcome(
     loaded: LoadedPolicy,
     runs: Sequence[StageRun],
     setting: Setting,
-    verdict: Verdict,
-    exit_code: int,
+    ended: Ended,
     quality: Quality | None,
 ) -> Outcome:
     measurements = {r.result.name: list(r.measurements) for r in runs if r.measurements}
@@ -84,8 +84,9 @@ def _outcome(
         measurements=measurements,
         flips=[flip for r in runs for flip in r.flips],
         quality=quality,
-        verdict=verdict,
-        exit_code=exit_code,
+        verdict=ended.verdict,
+        waivers=ended.waivers,
+        exit_code=ended.exit_code,
         unnamed="finished",
     )
     return Outcome(record=record, measurements=measurements)

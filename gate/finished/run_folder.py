@@ -15,13 +15,18 @@ from pydantic import ValidationError
 
 from gate import artifact, order, policy
 from gate.errors import ArtifactError
+from gate.finished import first_items
 from gate.finished.stage import NoEvidence
 from gate.records import Measurement, Role, RunRecord, StageResult, Status
 
 _NOT_MEASURED = frozenset({"name", "budget", "rules", "text_metrics"})
 """Settings that change no score: a text metric that was not computed is missed by the rule that names it."""
 
-_DRAWN_BY_SEED = ("sample", "documents")
+_DRAWN_BY_SEED = ("sample", "documents", "max_tokens", "looks")
+"""Settings that leave something out, by the seed: a text that is cut by tokens is cut in documents that are drawn."""
+
+_IN_SEEDED_ORDER = (policy.DomainStage, policy.LmEvalStage)
+"""Stages whose items come one after the other, so that an early stop measures the first ones alone."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,9 +41,13 @@ class RunFolder:
     @property
     def order_seed(self) -> str | None:
         """What the candidate's items were ordered by; None where the run ended before it knew its checkpoints."""
+        return self.ordered_by(self.ran_under.seed)
+
+    def ordered_by(self, seed: int) -> str | None:
+        """What a policy of this seed orders the candidate's items by; None as of `order_seed`."""
         if self.record.baseline is None or self.record.candidate is None:
             return None
-        sample = order.sample_seed(self.ran_under.seed, self.record.baseline.effective_digest)
+        sample = order.sample_seed(seed, self.record.baseline.effective_digest)
         return order.order_seed(sample, self.record.candidate.effective_digest)
 
     def stage(self, name: str) -> StageResult | None:
@@ -80,6 +89,26 @@ class RunFolder:
                 )
         if seed != self.ran_under.seed and any(was.get(key) is not None for key in _DRAWN_BY_SEED):
             return f"that run drew its sample with seed {self.ran_under.seed}, this policy asks {seed}"
+        return None
+
+    def began_elsewhere(self, source: str, settings: policy.Stage, seed: int) -> str | None:
+        """Why the items of a candidate that was stopped early are not the first of this seed's order; None if they are.
+
+        None as well where all of them were measured: then no order changes what there is to judge.
+        """
+        baseline, candidate = (self.measurements.get((settings.name, source, role)) for role in Role)
+        if baseline is None or candidate is None or not first_items.stopped_early(candidate):
+            return None
+        if not isinstance(settings, _IN_SEEDED_ORDER):
+            return None
+        reached = f"that run measured {candidate.n_reached} of {candidate.n_expected} items"
+        if seed != self.ran_under.seed:
+            return (
+                f"{reached}, the first by seed {self.ran_under.seed}, and this policy asks for the first by seed {seed}"
+            )
+        ordered_by = self.ordered_by(seed)
+        if ordered_by is None or not first_items.are_first(baseline, candidate, ordered_by):
+            return f"{reached}, which are not the first of its checkpoints and its seed"
         return None
 
 

@@ -5,7 +5,7 @@ The only place here that judges; reads no files and runs nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 
 from gate import policy
@@ -59,10 +59,12 @@ def judged_stage(
     stop_early: bool,
     seconds: float,
     baseline_from: str,
+    waived: Set[str],
 ) -> StageRun:
     """Judge the rules of a stage, each on the evidence of its source; a source without any is an ERROR.
 
-    A stage that the run which was read had skipped altogether stays SKIPPED.
+    A stage that the run which was read had skipped altogether stays SKIPPED.  `waived` are the ids of rules that may be
+    red: guard rails beside them must have seen every item all the same.
     """
     missing = [e for e in evidence.values() if isinstance(e, NoEvidence)]
     if len(missing) == len(evidence) and all(e.was_skipped for e in missing):
@@ -85,7 +87,7 @@ def judged_stage(
                 if found.population_only is not None:
                     mine = [replace(rule, scope=Scope.POPULATION) for rule in mine]
                     notes.append(f"{found.population_only}: judged in population scope only")
-                judged = judge_source.findings(mine, baseline, candidate, terms, stop_early=stop_early)
+                judged = judge_source.findings(mine, baseline, candidate, terms, stop_early=stop_early, waived=waived)
                 findings += [_explained(finding, baseline, candidate) for finding in judged]
                 turned += flips.of_rules(baseline, candidate, mine)
     of_candidate = [m for m in measurements if m.role is Role.CANDIDATE]

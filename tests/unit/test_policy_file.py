@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from gate.errors import ExitCode, PolicyError
-from gate.policy_file import LoadedPolicy, load_policy
+from gate.errors import ExitCode, PolicyError, UsageError
+from gate.policy_file import LoadedPolicy, load_policy, renamed, with_on_inconclusive
 
 GOOD = """\
 # yaml-language-server: $schema=./schema.json
@@ -293,3 +293,30 @@ def test_a_relative_policy_keeps_its_name_and_finds_its_folder(folder: Path) -> 
     assert loaded.source == "sub/p.yaml"
     assert loaded.base == folder.resolve() / "sub"
     assert loaded.base.is_absolute()
+
+
+def test_a_copy_is_named_by_its_path_in_the_repository_and_keeps_its_folder(folder: Path) -> None:
+    loaded = load(GOOD)
+    assert renamed(loaded, None) is loaded
+    for name in ("thresholds/p.yaml", "./thresholds/p.yaml", "thresholds//p.yaml"):
+        named = renamed(loaded, name)
+        assert named.source == "thresholds/p.yaml"
+        assert (named.base, named.digest, named.rules, named.text) == (
+            folder.resolve(),
+            loaded.digest,
+            loaded.rules,
+            loaded.text,
+        )
+    _, (note,) = with_on_inconclusive(renamed(loaded, "thresholds/é p.yaml"), "warn")
+    assert "thresholds/é p.yaml says fail" in note
+
+
+@pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize(
+    "name", ["", ".", "/etc/p.yaml", "../p.yaml", "a/../p.yaml", "a\n::error::b", "\x1b[31m", "a\\b", "x" * 1001]
+)
+def test_a_policy_is_named_by_nothing_else(name: str) -> None:
+    loaded = load(GOOD)
+    with pytest.raises(UsageError, match="--policy-name") as caught:
+        renamed(loaded, name)
+    assert str(caught.value).isprintable()

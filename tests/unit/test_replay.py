@@ -13,14 +13,17 @@ import yaml
 
 from gate import artifact
 from gate.errors import ArtifactError
+from gate.finished.first_items import are_first
 from gate.finished.run_folder import RunFolder, read_run
+from gate.order import place
 from gate.pipeline import Outcome
 from gate.policy_file import load_policy
+from gate.publish.conclusion import contradiction
 from gate.records import Measurement, RunRecord, StageResult, Status, Verdict
 from gate.replay import replay
 from gate.reports import replay_text
 from tests import records_factory
-from tests.decide_factory import finding, pair_of, rule, stage
+from tests.decide_factory import failure, finding, pair_of, rule, stage
 
 DOMAIN: dict[str, Any] = {"kind": "domain", "name": "fraud", "data": "fraud.jsonl", "match": "exact"}
 SANITY: dict[str, Any] = {"kind": "perplexity", "name": "sanity", "corpora": [{"name": "prose", "path": "p.txt"}]}
@@ -168,6 +171,49 @@ def test_a_skipped_stage_stays_skipped_and_forbids_a_pass(tmp_path: Path) -> Non
     outcome = again(both, tmp_path, fraud("20pp"), sanity(), on_inconclusive="warn")
     assert outcome.record.stages[1].skipped_because == "stage fraud ended in REGRESSION"
     assert (outcome.record.verdict.status, outcome.record.exit_code) == (Status.INCONCLUSIVE, 3)
+
+
+@pytest.mark.parametrize("changes", [{}, {"on_inconclusive": "warn"}])
+@pytest.mark.parametrize("bound", ["9pp", "20pp"])
+def test_a_stage_of_advice_that_was_skipped_forbids_a_pass_too(
+    tmp_path: Path, bound: str, changes: dict[str, Any]
+) -> None:
+    """Nothing was measured of it, so nothing can be said of it: what only advises may still be what breaks."""
+    advice = {**SANITY, "rules": [{"metric": "perplexity", "max_increase": "5%", "severity": "advisory"}]}
+    skipped = stage("sanity", Status.SKIPPED, because="stage fraud ended in REGRESSION")
+    both = ran(tmp_path, fraud("3pp"), advice, results=[red(), skipped], measurements=items())
+    record = again(both, tmp_path, fraud(bound), advice, **changes).record
+    assert (record.verdict.status, record.exit_code) == (Status.INCONCLUSIVE, 3)
+    assert contradiction(record) is None
+    if bound == "20pp":
+        assert record.verdict.sentence.startswith("Inconclusive: not run: sanity (stage fraud ended in REGRESSION)")
+    elif changes:
+        assert "does not cover what was not measured" in record.verdict.sentence
+    alone = again(both, tmp_path, fraud("20pp")).record  # a policy that does not ask for it has nothing to miss
+    assert (alone.verdict.status, alone.exit_code) == (Status.PASS, 0)
+
+
+def test_another_seed_than_that_of_a_run_that_stopped_early(tmp_path: Path) -> None:
+    baseline, candidate = items()
+    whole = ran(tmp_path, fraud("3pp"), results=[red()], measurements=items(), seed=1)
+    for at in ({"seed": 1}, {"seed": 2}):
+        assert again(whole, tmp_path, fraud("20pp"), **at).record.exit_code == 0
+    ordered_by = whole.order_seed
+    assert ordered_by is not None
+    first = sorted((o.item_id for o in candidate.observations), key=lambda i: place(ordered_by, i))[:96]
+    part = replace(candidate, observations=tuple(o for o in candidate.observations if o.item_id in first), n_reached=96)
+    artifact.write_observations(whole.path / "observations" / "fraud.parquet", [baseline, part])
+    stopped = read_run(whole.path)
+    benchmark = fraud("3pp")
+    benchmark["rules"][0]["scope"] = "benchmark"
+    (same,) = again(stopped, tmp_path, benchmark, seed=1).record.stages[0].findings
+    assert same.status is not Status.ERROR
+    (other,) = again(stopped, tmp_path, benchmark, seed=2).record.stages[0].findings
+    assert other.status is Status.ERROR
+    assert "the first by seed 1, and this policy asks for the first by seed 2" in other.reason
+    lost = replace(part, observations=part.observations[2:], failures=(failure(first[0]),))  # some may be lost
+    assert are_first(baseline, lost, ordered_by)
+    assert not are_first(baseline, replace(part, n_reached=64), ordered_by)
 
 
 def test_evidence_that_broke_says_why(tmp_path: Path) -> None:

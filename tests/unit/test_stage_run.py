@@ -110,6 +110,7 @@ def run(
     keep_going: bool = False,
     stop_early: bool = True,
     seconds: Iterator[float] | None = None,
+    waived: frozenset[str] = frozenset(),
 ) -> StageRun:
     rules = planned_rules(Policy(version=1, stages=[stage]), {})
     return run_stage(
@@ -122,6 +123,7 @@ def run(
         keep_going=keep_going,
         monotonic=lambda: 0.0,
         run_seconds_left=lambda: None if seconds is None else next(seconds),
+        waived=waived,
     )
 
 
