@@ -18,6 +18,7 @@ import typer
 
 from gate import __version__, terminal
 from gate.commands import baseline as baselines
+from gate.commands import ci, publish
 from gate.commands.calibrate import calibrate
 from gate.commands.compare import compare
 from gate.commands.decide import decide
@@ -25,6 +26,7 @@ from gate.commands.doctor import doctor
 from gate.commands.fetch import fetch, online_worker
 from gate.commands.inspect import inspect
 from gate.commands.plan import plan
+from gate.commands.share import share
 from gate.commands.workers import device_for, measuring
 from gate.errors import ExitCode, GateError, UsageError
 
@@ -32,10 +34,10 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from gate.policy_file import LoadedPolicy
-    from gate.records import RunRecord
+    from gate.records import RunRecord, Waiver
 
 EXIT_CODES = """\
-Exit codes: 0 pass, 1 regression, 2 usage or policy error (nothing was run), 3 inconclusive,
+Exit codes: 0 pass (also with a waiver), 1 regression, 2 usage or policy error (nothing was run), 3 inconclusive,
 4 could not measure, 5 refused, 70 a bug in the gate, 130 interrupted.
 """
 
@@ -85,6 +87,13 @@ def run(
     keep_going: Annotated[bool, typer.Option(help="Run later stages after a red one.")] = False,
     allow_identical: Annotated[bool, typer.Option(help="Compare a checkpoint with itself (A/A).")] = False,
     offline: Annotated[bool, typer.Option(help="Never look for checkpoints outside this machine.")] = False,
+    waivers: Annotated[Path | None, typer.Option(help="YAML with waivers of red rules; default: none hold.")] = None,
+    on_inconclusive: Annotated[
+        Literal["fail", "warn"] | None, typer.Option(help="Instead of the policy's: does an inconclusive run exit 0?")
+    ] = None,
+    policy_name: Annotated[
+        str | None, typer.Option(help="How the record names the policy: its path in the repository.")
+    ] = None,
 ) -> None:
     """Decide: measure the candidate against the baseline, stage by stage, and write the record.
 
@@ -94,13 +103,15 @@ def run(
 
     from gate import console as shown
     from gate import outputs
-    from gate.policy_file import load_policy
+    from gate.policy_file import load_policy, renamed, with_on_inconclusive
+    from gate.waivers import load_waivers
 
     screen = Console()
     outputs.set_aside(out)
+    loaded, notes = with_on_inconclusive(renamed(load_policy(policy), policy_name), on_inconclusive)
     record = _run(
         screen,
-        load_policy(policy),
+        loaded,
         baseline,
         candidate,
         out,
@@ -113,6 +124,8 @@ def run(
         keep_going=keep_going,
         allow_identical=allow_identical,
         offline=offline,
+        waivers=() if waivers is None else load_waivers(waivers),
+        notes=notes,
     )
     shown.verdict(screen, record, out)
     raise typer.Exit(record.exit_code)
@@ -161,6 +174,8 @@ def demo(
             keep_going=False,
             allow_identical=False,
             offline=True,
+            waivers=(),
+            notes=(),
         )
         shown.verdict(screen, record, out / name)
         rows.append((name, record))
@@ -174,8 +189,11 @@ app.command()(plan)
 app.command()(calibrate)
 app.command()(compare)
 app.command()(decide)
+app.command()(share)
 app.command()(doctor)
 app.add_typer(baselines.app)
+app.add_typer(ci.app)
+app.add_typer(publish.app)
 app.command()(inspect)
 
 
@@ -228,6 +246,8 @@ def _run(
     keep_going: bool,
     allow_identical: bool,
     offline: bool,
+    waivers: tuple[Waiver, ...],
+    notes: tuple[str, ...],
 ) -> RunRecord:
     """Wire the services, run the gate, write the folder."""
     import time
@@ -236,7 +256,8 @@ def _run(
 
     from gate import environment, fetching, outputs, preflight
     from gate.console import RunConsole
-    from gate.pipeline import Request, Services, run_gate
+    from gate.pipeline import run_gate
+    from gate.request import Request, Services
     from gate.store import ready_store
 
     place = device_for(backend, device)
@@ -270,6 +291,8 @@ def _run(
                 offline=offline,
                 fetch_command=command,
                 refuse_hopeless=partial(preflight.refuse_hopeless, loaded),
+                waivers=waivers,
+                notes=notes,
             ),
             Services(
                 start_worker=lambda role, chosen: fetching.CheckingWorker(start(role, chosen), source),
@@ -302,7 +325,10 @@ def main(argv: list[str] | None = None) -> int:
         typer.echo("gate: interrupted", err=True)
         return int(ExitCode.INTERRUPTED)
     except Exception:
-        traceback.print_exc()
+        from gate.reports import escape
+
+        # an exception may quote anything, as above
+        typer.echo(escape.workflow(escape.block(traceback.format_exc().rstrip("\n"))), err=True)
         typer.echo("gate: this is a bug in the gate, not a verdict; please report it with the lines above", err=True)
         return int(ExitCode.INTERNAL)
     return 0
@@ -311,7 +337,9 @@ def main(argv: list[str] | None = None) -> int:
 def entry() -> None:
     """The console script.  A CI's cancel (SIGTERM) ends a run like Ctrl-C does: with a record."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    terminal.install()
+    from gate.reports import escape
+
+    terminal.install(escape.workflow)
     sys.exit(main())
 
 

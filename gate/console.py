@@ -25,7 +25,9 @@ from rich.table import Table
 from rich.text import Text
 
 from gate.records import RunRecord, StageResult, Status
-from gate.reports import basis, escape, numbers, quality
+from gate.reports import basis, quality
+from gate.reports.rows import deciding_rule
+from gate.reports.sentence import PASSED_WITH_WAIVER, title
 
 STYLES = {
     Status.PASS: "bold green",
@@ -105,12 +107,19 @@ class RunConsole:
 def verdict(console: Console, record: RunRecord, out: Path) -> None:
     """The verdict in one sentence, the quality score beside it and where to read more."""
     console.print(
-        Text.assemble((record.verdict.status.value, STYLES[record.verdict.status]), "  ", record.verdict.sentence),
+        Text.assemble(_verdict(record), "  ", record.verdict.sentence),
         soft_wrap=True,
     )
     if record.quality is not None:
         console.print(Text(quality.line(record.quality), style="dim"), soft_wrap=True)
     console.print(Text(f"{out}/report.html   {out}/run.json   exit code {record.exit_code}", style="dim"))
+
+
+def _verdict(record: RunRecord) -> Text:
+    """The status, or in the colour of what is not settled that waivers made a regression pass."""
+    if title(record) == PASSED_WITH_WAIVER:
+        return Text(PASSED_WITH_WAIVER.upper(), style=STYLES[Status.INCONCLUSIVE])
+    return Text(record.verdict.status.value, style=STYLES[record.verdict.status])
 
 
 def runs_table(rows: Sequence[tuple[str, RunRecord]]) -> Table:
@@ -131,7 +140,7 @@ def runs_table(rows: Sequence[tuple[str, RunRecord]]) -> Table:
         ran = [s for s in record.stages if s.status is not Status.SKIPPED]
         table.add_row(
             name,
-            Text(record.verdict.status.value, style=STYLES[record.verdict.status]),
+            _verdict(record),
             str(record.exit_code),
             deciding_rule(record),
             f"{len(ran)} of {len(record.stages)}",
@@ -139,19 +148,6 @@ def runs_table(rows: Sequence[tuple[str, RunRecord]]) -> Table:
             f"{record.seconds:.0f}",
         )
     return table
-
-
-def deciding_rule(record: RunRecord) -> str:
-    """The first deciding rule with its estimate and interval against its bound, or the reason there is none."""
-    findings = {f.rule.id: (f, s.kind) for s in record.stages for f in s.findings}
-    for identifier in record.verdict.deciding:
-        if identifier in findings:
-            shown = numbers.printed(*findings[identifier])
-            return f"{identifier}: {shown.estimate or numbers.MISSING} ({shown.interval}), bound {shown.bound}"
-    said = record.verdict.sentence
-    if record.candidate is not None:
-        said = said.replace(record.candidate.uri, Path(record.candidate.uri).name)
-    return escape.line(said, 120)
 
 
 def reuse_line(records: Sequence[RunRecord]) -> str:

@@ -74,9 +74,15 @@ def write(out: Path, outcome: Outcome) -> list[str]:
             artifact.write_observations(out / "observations" / f"{stage}.parquet", measurements)
         except (OSError, ValueError) as problem:
             problems.append(f"observations of stage {stage} were not written: {problem}")
+    return problems + write_reports(out, outcome.record)
+
+
+def write_reports(out: Path, record: RunRecord) -> list[str]:
+    """Render the record in every format of `FILES`; what could not be written, each as one sentence."""
+    problems = []
     for name, filename in FILES.items():
         try:
-            text = render(name, outcome.record)
+            text = render(name, record)
             artifact.write_atomic(out / filename, text.encode())
         except Exception as problem:  # whatever a renderer does wrong, it must not change the verdict
             problems.append(f"{filename} was not written: {type(problem).__name__}: {problem}")

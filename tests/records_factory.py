@@ -20,18 +20,22 @@ from gate.records import (
     Interval,
     MaxLost,
     Member,
+    Move,
     OutputLength,
     Performance,
+    PolicyChange,
     Quality,
     Quantization,
     Role,
     Rule,
+    RuleChange,
     RunRecord,
     Scope,
     Severity,
     StageResult,
     Status,
     Verdict,
+    Waiver,
 )
 
 HOSTILE = (
@@ -218,7 +222,7 @@ def checkpoint(role: Role, *, uri: str | None = None) -> CheckpointRef:
         revision=None,
         digest=digit * 64,
         tensor_digest=digit * 63 + "1",
-        effective_digest=digit * 63 + "2",
+        effective_digest=digit * 63 + "1",
         tokenizer_digest="e" * 64,
         weight_bytes=1_400_000 if quantized else 4_470_000,
         quantization=Quantization(method="compressed-tensors", bits=3, group_size=None, scheme="W3A16")
@@ -255,6 +259,8 @@ def record(
     quality: Quality | None = None,
     performance: Sequence[Performance] = (),
     output_lengths: Sequence[OutputLength] = (),
+    waivers: Sequence[Waiver] = (),
+    policy_change: PolicyChange | None = None,
     notes: Sequence[str] = (),
 ) -> RunRecord:
     """A run record; the verdict's sentence is the one that the reports would write unless given."""
@@ -280,6 +286,8 @@ def record(
         performance=tuple(performance),
         output_lengths=tuple(output_lengths),
         verdict=Verdict(status=status, deciding=tuple(deciding), sentence=sentence),
+        waivers=tuple(waivers),
+        policy_change=policy_change,
         exit_code=exit_code,
         seconds=sum(s.seconds for s in stages) + 1.5,
         notes=tuple(notes),
@@ -748,6 +756,58 @@ def profiled(*, cpu: bool) -> RunRecord:
     )
 
 
+def waiver(rule: str = "fraud.accuracy.max_drop", *, reason: str = "known loss, fixed in the next export") -> Waiver:
+    return Waiver(rule=rule, checkpoint="c" * 64, owner="Ada Byron", reason=reason, expires="2026-12-31")
+
+
+def waived() -> RunRecord:
+    """The regression, with a waiver for its one blocking red rule: every stage ran, and it stays a regression."""
+    red, one = regression(), waiver()
+    said = f"Passed with waiver: {one.rule} is waived by {one.owner} until {one.expires} ({one.reason})."
+    return replace(
+        red,
+        stages=tuple(s for s in red.stages if s.status is not Status.SKIPPED),
+        verdict=replace(red.verdict, sentence=f"{said} {red.verdict.sentence}"),
+        exit_code=0,
+        waivers=(one,),
+    )
+
+
+def policy_change(*, replayed: int = 12) -> PolicyChange:
+    return PolicyChange(
+        base_commit="89abcdef0123456789abcdef0123456789abcdef",
+        paths=("thresholds/demo.yaml", "tasks/fraud.yaml"),
+        rules=(
+            RuleChange(
+                rule="serving.rss_peak.max", kind="added", was=None, now="rss_peak max: 2GiB (blocking, benchmark)"
+            ),
+            RuleChange(
+                rule="fraud.accuracy.max_drop",
+                kind="loosened",
+                was="accuracy max_drop: 3pp (blocking, benchmark)",
+                now="accuracy max_drop: 15pp (blocking, benchmark)",
+            ),
+            RuleChange(
+                rule="sanity.top1_agreement.min",
+                kind="removed",
+                was="top1_agreement min: 0.90 (advisory, benchmark)",
+                now=None,
+            ),
+        ),
+        moves=(
+            Move(run_id="20261101-090000-11aa22", candidate="bank-w4", was=Status.PASS, now=Status.INCONCLUSIVE),
+            Move(run_id="20261102-090000-33bb44", candidate="bank-w3-gptq", was=Status.REGRESSION, now=Status.PASS),
+        ),
+        replayed=replayed,
+        notes=("run 20261020-090000-55cc66 holds no rows of stage serving: its rules stay as they were",),
+    )
+
+
+def policy_changed() -> RunRecord:
+    """The regression, in a pull request that loosens the rule which it breaks."""
+    return replace(regression(), policy_change=policy_change())
+
+
 def everything() -> dict[str, RunRecord]:
     """All the records by name."""
     return {
@@ -762,4 +822,6 @@ def everything() -> dict[str, RunRecord]:
         "sequential": sequential(),
         "profiled": profiled(cpu=False),
         "profiled-cpu": profiled(cpu=True),
+        "waived": waived(),
+        "policy-changed": policy_changed(),
     }

@@ -73,6 +73,12 @@ def worst_first(findings: Sequence[Finding]) -> list[Finding]:
     return sorted(findings, key=_key)
 
 
+def harm(record: RunRecord) -> float:
+    """The largest share of its allowance that a deciding rule used: the worse of two regressions is the larger."""
+    shares = [used(f) for s in record.stages for f in s.findings if f.rule.id in record.verdict.deciding]
+    return max((share.estimate for share in shares if share is not None), default=0.0)
+
+
 def ranked(record: RunRecord) -> list[tuple[StageResult, Finding]]:
     """Every finding with its stage: the deciding rules in the verdict's order, then `worst_first`."""
     stages = {f.rule.id: s for s in record.stages for f in s.findings}

@@ -13,6 +13,7 @@ from gate.reports import numbers
 
 _LARGER_IS_WORSE = (BoundKind.MAX_DROP, BoundKind.MAX_INCREASE, BoundKind.MAX)
 _ON_CPU = "measured on CPU"  # a note of the profile stage
+_MANY = 1000  # findings of one stage: more are no policy's, and are not searched for each of them
 _READ = ("exact", "exact_ratio")  # intervals that span readings, and are no statement of confidence
 _DECIDED = (Status.PASS, Status.REGRESSION)
 _SAMPLED = re.compile(r"([\d,]+) items sampled from ([\d,]+)")
@@ -41,6 +42,8 @@ def items(finding: Finding) -> str:
 def sampled_from(finding: Finding, stage: StageResult) -> int | None:
     """The number of items that this finding's were drawn from, where a note of its stage tells it without doubt."""
     n = expected(finding)
+    if not stage.notes or len(stage.findings) > _MANY:
+        return None
     sizes = {f.rule.source: expected(f) for f in stage.findings if f.rule.by is None}
     if list(sizes.values()).count(n) > 1:
         return None  # two sources of this size: whose sample the note speaks of is not known

@@ -22,6 +22,10 @@ _NON_CHARACTERS = re.compile(
 _BIDI = re.compile("[\u202a-\u202e\u2066-\u2069]")
 _BREAK = "\u200b"  # zero width space: splits a token that a machine looks for, invisible to people
 
+# a runner takes lines that end in a line feed or a carriage return, cuts blanks off their ends, and may strip colours
+_COMMAND = re.compile(r"(?:^|(?<=[\r\n]))(?:\s|\x1b\[[0-9;]*m)*:(?=:)")
+_LOGGING_COMMAND = re.compile(r"##(?:vso)?(?=\[)")  # of Azure Pipelines and GitHub's first version: anywhere in a line
+
 _MARKDOWN = re.compile(r"[\\`*_\[\]|~$]")
 _MARKDOWN_START = re.compile(r"^(?:[-+#=:]|\d+(?=[.)]))")  # what only a line's start makes a list, heading or rule
 _URL = re.compile(r"(?i)(://|\bwww(?=\.)|\bmailto(?=:))")
@@ -38,6 +42,8 @@ def clean(text: str) -> str:
 
 def line(text: str, limit: int | None = None) -> str:
     """Cleaned and on one line; cut to `limit` characters with an ellipsis."""
+    if limit is not None:
+        text = text[: 64 * limit + 4096]  # of megabytes of text the rest is not worth cleaning
     text = " ".join(clean(text).split())
     return text if limit is None or len(text) <= limit else text[: max(limit - 1, 0)].rstrip() + "…"
 
@@ -81,6 +87,19 @@ def fenced(text: str, limit: int | None = None) -> str:
 
 
 def workflow(text: str) -> str:
-    """A whole report that may reach the log of a CI job: no line of it is a `::workflow command::`."""
-    text = re.sub(r"(?m)^(\s*):(?=:)", rf"\1:{_BREAK}", text)
-    return text.replace("##[", f"##{_BREAK}[")
+    """A whole report that may reach the log of a CI job: no line of it is a `::workflow command::`.
+
+    Only inserts, within what a command begins with, so that text may come in pieces (see `gate.terminal`).
+    """
+    text = _COMMAND.sub(lambda found: f"{found[0]}{_BREAK}", text)
+    return _LOGGING_COMMAND.sub(lambda found: f"{found[0]}{_BREAK}", text)
+
+
+def command(level: str, message: str, title: str = "") -> str:
+    """A workflow command that is meant: `::warning title=…::message`, in one line that ends it."""
+    named = f" title={_data(line(title)).replace(':', '%3A').replace(',', '%2C')}" if title else ""
+    return f"::{level}{named}::{_data(block(message).strip())}"
+
+
+def _data(text: str) -> str:
+    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")

@@ -15,10 +15,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from gate.records import CheckpointRef, Flip, RunRecord, Status
-from gate.reports import basis, escape, figures, numbers, quality
+from gate.reports import basis, escape, figures, governance, numbers, quality
 from gate.reports.allowance import Used
 from gate.reports.rows import rows
-from gate.reports.sentence import TITLES
+from gate.reports.sentence import PASSED_WITH_WAIVER, TITLES, title
+from gate.reports.shared import is_without_texts
 
 _OPEN_FLIPS = 8  # shown at once; the others wait behind one click
 _TEXT_LIMIT = 6_000  # characters of one prompt or answer
@@ -35,6 +36,9 @@ def render(record: RunRecord) -> str:
         "record": record,
         "verdict": record.verdict,
         "titles": TITLES,
+        "title": title(record),
+        "look": "waived" if title(record) == PASSED_WITH_WAIVER else record.verdict.status.lower(),
+        "governance": governance,
         "skipped": [s for s in record.stages if s.status is Status.SKIPPED],
         "ran": [s for s in record.stages if s.status is not Status.SKIPPED],
         "facts": _facts(record),
@@ -43,6 +47,7 @@ def render(record: RunRecord) -> str:
         "flips": lost_first[:_OPEN_FLIPS],
         "more_flips": lost_first[_OPEN_FLIPS:],
         "flip_counts": _flip_counts(record.flips),
+        "is_without_texts": is_without_texts,
         "checkpoints": [c for c in (record.candidate, record.baseline) if c is not None],
         "quantization": _quantization,
         "command": _command(record),

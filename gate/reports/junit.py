@@ -4,7 +4,8 @@ Pure: RunRecord → str.  Never writes a failure as passed: the result is parsed
 
 How statuses are written: REGRESSION is a `<failure>`; ERROR, REFUSED and, unless the policy warns and that lets the run
 pass, INCONCLUSIVE are an `<error>`; everything else that is not a pass is `<skipped>` with its reason: rules of
-skipped stages, a warned-about INCONCLUSIVE, and advisory rules, which must neither fail a job nor look green.
+skipped stages, a warned-about INCONCLUSIVE, what is waived, and advisory rules, which must neither fail a job nor look
+green.
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ from pydantic import ValidationError
 
 from gate.policy import Policy, planned_rules
 from gate.records import Rule, RunRecord, Severity, StageResult, Status
-from gate.reports import escape, figures, numbers, quality
+from gate.reports import escape, figures, governance, numbers, quality
 from gate.reports.allowance import ranked
 from gate.reports.rows import Row, row, story
-from gate.reports.sentence import TITLES
+from gate.reports.sentence import PASSED_WITH_WAIVER, TITLES, title
 
 _MESSAGE_LIMIT = 400
 _COUNTED = {"failure": "failures", "error": "errors", "skipped": "skipped"}
@@ -40,11 +41,11 @@ class _Case:
     line: int | None
 
 
-def outcome(status: Status, *, advisory: bool, on_inconclusive: str) -> str:
+def outcome(status: Status, *, advisory: bool, on_inconclusive: str, waived: bool = False) -> str:
     """The JUnit outcome of a status: `passed`, `failure`, `error` or `skipped`."""
     if status is Status.PASS:
         return "passed"
-    if advisory or status is Status.SKIPPED or (status is Status.INCONCLUSIVE and on_inconclusive == "warn"):
+    if advisory or waived or status is Status.SKIPPED or (status is Status.INCONCLUSIVE and on_inconclusive == "warn"):
         return "skipped"
     return "failure" if status is Status.REGRESSION else "error"
 
@@ -76,9 +77,14 @@ def _outside_stages(record: RunRecord) -> float:
 def _verdict_case(record: RunRecord) -> _Case:
     status = record.verdict.status
     skipped = [f"not run: {s.name}: {s.skipped_because}" for s in record.stages if s.status is Status.SKIPPED]
+    waived = title(record) == PASSED_WITH_WAIVER
+    change = record.policy_change
     facts = [
         record.verdict.sentence,
         "",
+        *([governance.about_waivers(record)] if record.waivers else []),
+        *(f"waiver: {w.rule}: {governance.waived(w)}" for w in record.waivers),
+        *([f"{governance.BAR}: {governance.about_rules(change)}. {governance.about_moves(change)}"] if change else []),
         *(f"deciding rule: {rule_id}" for rule_id in record.verdict.deciding),
         *skipped,
         *([quality.line(record.quality)] if record.quality is not None else []),
@@ -86,20 +92,28 @@ def _verdict_case(record: RunRecord) -> _Case:
         *(f"note: {note}" for note in record.notes),
         f"run {record.run_id}, exit code {record.exit_code}, {numbers.duration(record.seconds)}",
     ]
-    how = outcome(status, advisory=False, on_inconclusive=_policy_says(record))
+    how = outcome(status, advisory=False, on_inconclusive=_policy_says(record), waived=waived)
     return _Case(
         classname="gate",
         name="verdict",
         outcome="error" if status is Status.SKIPPED else how,
         status=status,
-        message=record.verdict.sentence,
+        message=_titled(record.verdict.sentence) if waived else record.verdict.sentence,
         text="\n".join(facts),
         line=None,
     )
 
 
+def _titled(sentence: str) -> str:
+    """The sentence of a run that passed with waiver; this gate's own begins so already."""
+    said = sentence.lower().startswith(PASSED_WITH_WAIVER)
+    return sentence if said else f"{PASSED_WITH_WAIVER}: {sentence}"
+
+
 def _stage_cases(record: RunRecord, stage: StageResult) -> list[_Case]:
-    cases = [_rule_case(record, row(stage, f)) for s, f in ranked(record) if s is stage]
+    cases = [
+        _rule_case(record, row(stage, f, governance.waiver_of(record, f))) for s, f in ranked(record) if s is stage
+    ]
     if stage.status is Status.SKIPPED and not cases:
         cases = [_unasked_case(stage, rule) for rule in _planned(record) if rule.stage == stage.name]
     unexplained = stage.status in (Status.ERROR, Status.REFUSED) and all(c.status is not stage.status for c in cases)
@@ -158,10 +172,16 @@ def _classname(rule: Rule) -> str:
 def _rule_case(record: RunRecord, one: Row) -> _Case:
     rule = one.finding.rule
     prefix = "advisory: " if rule.severity is Severity.ADVISORY else ""
+    prefix += f"{governance.waived(one.waiver)}: " if one.waiver is not None else ""
     return _Case(
         classname=_classname(rule),
         name=rule.id,
-        outcome=outcome(one.finding.status, advisory=one.advisory, on_inconclusive=_policy_says(record)),
+        outcome=outcome(
+            one.finding.status,
+            advisory=one.advisory,
+            on_inconclusive=_policy_says(record),
+            waived=one.waiver is not None,
+        ),
         status=one.finding.status,
         message=f"{prefix}{TITLES[one.finding.status]}: {one.sentence}",
         text=story(one),

@@ -5,16 +5,18 @@ Pure: RunRecord → str.  It leaves the machine, so it holds prompts and answers
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-
 from gate.records import CheckpointRef, Flip, Performance, RunRecord, Status
-from gate.reports import basis, escape, figures, numbers, quality
+from gate.reports import basis, escape, figures, fitting, markdown_governance, numbers, quality
+from gate.reports.fitting import Section
 from gate.reports.rows import Row, rows
-from gate.reports.sentence import TITLES
+from gate.reports.sentence import PASSED_WITH_WAIVER, TITLES, title
+from gate.reports.shared import is_without_texts, level, redacted
 
 MAX_BYTES = 60_000
-_RULES_BYTES, _STAGES_BYTES, _NOTES_BYTES = 30_000, 8_000, 3_000  # shares of it; flips get what is left
+_RULES_BYTES, _STAGES_BYTES, _NOTES_BYTES = 28_000, 8_000, 3_000  # shares of it; flips get what is left
+_BAR_BYTES, _WAIVERS_BYTES, _LEAST_BYTES = 4_000, 2_000, 300  # whatever the room: who waived what is never cut first
 _FIGURES_BYTES, _MAX_PERFORMANCES = 2_500, 2  # of each table and each list of remarks; profile stages shown
+_SENTENCE_CHARACTERS = 1500
 _MAX_FLIPS = 20
 _REASON_CHARACTERS, _PROMPT_CHARACTERS, _ANSWER_CHARACTERS = 300, 600, 300
 
@@ -31,50 +33,48 @@ SYMBOLS = {
     Status.REFUSED: "⛔",
     Status.SKIPPED: "➖",
 }
+WAIVED = "☑️"
 
 
-def render(record: RunRecord) -> str:
-    """The summary.
+def render(record: RunRecord, max_bytes: int = MAX_BYTES) -> str:
+    """The summary; with less room its tables are shorter, and what matters least is left out.
 
     Raises:
-        ValueError: it could not be kept within MAX_BYTES.
+        ValueError: not even the verdict fits into `max_bytes`.
     """
-    sections = [_head(record), _rules(record), _stages(record), *_performances(record)]
-    sections += [_notes(record), _reproduce(record)]
-    text = _joined(sections)
-    flips = _flips(record, MAX_BYTES - _size(text))
-    text = _joined([*sections[:2], flips, *sections[2:]])
-    if _size(text) > MAX_BYTES:
-        raise ValueError(f"summary.md has {_size(text)} bytes, expected at most {MAX_BYTES}")
-    return text
+    record = redacted(record)
+    whole = [
+        Section(text=_head(record, max_bytes), rank=0),
+        Section(
+            text=markdown_governance.bar(record.policy_change, max(_share(_BAR_BYTES, max_bytes), _LEAST_BYTES)), rank=1
+        ),
+        Section(text=markdown_governance.waivers(record, max(_share(_WAIVERS_BYTES, max_bytes), _LEAST_BYTES)), rank=1),
+        Section(text=rules(record, _share(_RULES_BYTES, max_bytes)), rank=2),
+        Section(text=_stages(record, _share(_STAGES_BYTES, max_bytes)), rank=3),
+        *(Section(text=text, rank=6) for text in _performances(record, _share(_FIGURES_BYTES, max_bytes))),
+        Section(text=_notes(record, _share(_NOTES_BYTES, max_bytes)), rank=5),
+        Section(text=_reproduce(record), rank=4),
+    ]
+    kept = fitting.sections(whole, max_bytes)
+    flips = _flips(record, max_bytes - fitting.size(fitting.joined(kept)) - 2)
+    after = next((i for i, s in enumerate(kept) if s.rank > 2), len(kept))
+    return fitting.joined([*kept[:after], Section(text=flips, rank=7), *kept[after:]])
 
 
-def _joined(sections: Iterable[str]) -> str:
-    return escape.workflow("\n\n".join(s for s in sections if s) + "\n")
+def symbol(record: RunRecord) -> str:
+    """What stands for the verdict; a regression that passed with waiver looks neither red nor like a pass."""
+    return WAIVED if title(record) == PASSED_WITH_WAIVER else SYMBOLS[record.verdict.status]
 
 
-def _size(text: str) -> int:
-    return len(escape.workflow(text).encode())
+def _share(bytes_of_all: int, max_bytes: int) -> int:
+    return bytes_of_all * max_bytes // MAX_BYTES
 
 
-def _fitting(lines: Sequence[str], budget_bytes: int, noun: str) -> list[str]:
-    """As many lines from the front as fit, and how many do not."""
-    kept, used = 0, 0
-    for one in lines:
-        used += _size(one) + 1
-        if used > budget_bytes:
-            break
-        kept += 1
-    left = len(lines) - kept
-    return [*lines[:kept], *([f"\n… and {numbers.count(left, noun)} more in report.html."] if left else [])]
-
-
-def _head(record: RunRecord) -> str:
-    status = record.verdict.status
+def _head(record: RunRecord, max_bytes: int) -> str:
     lines = [
-        f"## {SYMBOLS[status]} quantgate: {TITLES[status]}",
+        f"## {symbol(record)} quantgate: {title(record)}",
         "",
-        f"**{escape.markdown(escape.line(record.verdict.sentence, 1500))}**",
+        f"**{escape.markdown(escape.line(record.verdict.sentence, min(_SENTENCE_CHARACTERS, max_bytes // 12)))}**",
     ]
     if record.candidate is not None and record.baseline is not None:
         lines += [
@@ -91,7 +91,8 @@ def _checkpoint(ref: CheckpointRef) -> str:
     return f"{escape.code(escape.line(ref.uri, 200))} ({details})"
 
 
-def _rules(record: RunRecord) -> str:
+def rules(record: RunRecord, budget_bytes: int) -> str:
+    """The table of the rules, worst first, and why those that did not pass did not."""
     ranked = rows(record)
     if not ranked:
         return "No rule was judged."
@@ -104,10 +105,10 @@ def _rules(record: RunRecord) -> str:
     reasons = [
         f"- {escape.code(r.finding.rule.id)}: {_reason(r)}" for r in ranked if r.finding.status is not Status.PASS
     ]
-    why = ["", "**Why**", "", *_fitting(reasons[:20], _RULES_BYTES // 4, "rule")] if reasons else []
+    why = ["", "**Why**", "", *fitting.lines(reasons[:20], budget_bytes // 4, "rule")] if reasons else []
     explained = ["", _GENERAL] if general else []
     score = [] if record.quality is None else ["", escape.markdown(quality.line(record.quality))]
-    return "\n".join(["### Rules", "", *header, *_fitting(lines, _RULES_BYTES, "rule"), *explained, *score, *why])
+    return "\n".join(["### Rules", "", *header, *fitting.lines(lines, budget_bytes, "rule"), *explained, *score, *why])
 
 
 def _rule_line(one: Row, general: bool) -> str:
@@ -133,7 +134,7 @@ def _reason(one: Row) -> str:
     return said + (f"; worst groups: {escape.markdown(escape.line(groups, _REASON_CHARACTERS))}" if groups else "")
 
 
-def _stages(record: RunRecord) -> str:
+def _stages(record: RunRecord, budget_bytes: int) -> str:
     if not record.stages:
         return "No stage ran."
     lines = []
@@ -151,16 +152,16 @@ def _stages(record: RunRecord) -> str:
         ]
         lines.append(f"| {' | '.join(cells)} |")
     header = ["| | stage | items | time | baseline | remarks |", "|---|---|---|---|---|---|"]
-    return "\n".join(["### Stages", "", *header, *_fitting(lines, _STAGES_BYTES, "stage")])
+    return "\n".join(["### Stages", "", *header, *fitting.lines(lines, budget_bytes, "stage")])
 
 
-def _performances(record: RunRecord) -> list[str]:
+def _performances(record: RunRecord, budget_bytes: int) -> list[str]:
     left = len(record.performance) - _MAX_PERFORMANCES
-    shown = [_performance(one) for one in record.performance[:_MAX_PERFORMANCES]]
+    shown = [_performance(one, budget_bytes) for one in record.performance[:_MAX_PERFORMANCES]]
     return [*shown, *([f"… and {numbers.count(left, 'profile stage')} more in report.html."] if left > 0 else [])]
 
 
-def _performance(one: Performance) -> str:
+def _performance(one: Performance, budget_bytes: int) -> str:
     cells = figures.compact(one)
     used = [k for k in range(len(figures.COMPACT)) if any(row[k + 1] != numbers.MISSING for row in cells)]
     header = ["shape or load", *(figures.COMPACT[k] for k in used)]
@@ -168,16 +169,16 @@ def _performance(one: Performance) -> str:
         f"| {' | '.join(escape.markdown(cell) for cell in (row[0], *(row[k + 1] for k in used)))} |" for row in cells
     ]
     table = [f"| {' | '.join(header)} |", "|" + "---|" * len(header)]
-    table = ["", *table, *_fitting(rows, _FIGURES_BYTES, "shape")] if rows else []
+    table = ["", *table, *fitting.lines(rows, budget_bytes, "shape")] if rows else []
     said = [f"- {escape.markdown(escape.line(text, _REASON_CHARACTERS))}" for text in figures.sentences(one)]
-    remarks = ["", *_fitting(said, _FIGURES_BYTES, "remark")] if said else []
+    remarks = ["", *fitting.lines(said, budget_bytes, "remark")] if said else []
     about = f"{escape.markdown(escape.line(one.stage, 80))}: baseline → candidate (ratio){figures.doubt(one)}"
     return "\n".join([f"### {figures.title(one)}", "", about, *table, *remarks])
 
 
-def _notes(record: RunRecord) -> str:
+def _notes(record: RunRecord, budget_bytes: int) -> str:
     notes = [f"- {escape.markdown(escape.line(note, _REASON_CHARACTERS))}" for note in record.notes]
-    return "\n".join(["### Notes", "", *_fitting(notes, _NOTES_BYTES, "note")]) if notes else ""
+    return "\n".join(["### Notes", "", *fitting.lines(notes, budget_bytes, "note")]) if notes else ""
 
 
 def _reproduce(record: RunRecord) -> str:
@@ -197,15 +198,15 @@ def _reproduce(record: RunRecord) -> str:
 
 def _flips(record: RunRecord, budget_bytes: int) -> str:
     """Examples that flipped: nothing, ids or texts, as `share_examples` says (nothing when it says nothing)."""
-    share = record.policy.get("share_examples", "none")
-    if not record.flips or share not in ("ids", "full"):
+    share = level(record.policy)
+    if not record.flips or share == "none":
         return ""
     lost_first = sorted(record.flips, key=lambda f: f.kind != "lost")[:_MAX_FLIPS]
-    lines = [_flip_text(f) if share == "full" else _flip_id(f) for f in lost_first]
+    lines = [_flip_text(f) if share == "full" and not is_without_texts(f) else _flip_id(f) for f in lost_first]
     title = f"Examples that flipped ({len(lines)} of {numbers.count(len(record.flips))})"
     frame = [f"<details><summary>{title}</summary>", "", "", "</details>"]
-    room = budget_bytes - sum(_size(f) + 1 for f in frame) - 100
-    return "\n".join([*frame[:2], *_fitting(lines, room, "example"), *frame[2:]])
+    room = budget_bytes - sum(fitting.size(f) + 1 for f in frame) - 100
+    return "\n".join([*frame[:2], *fitting.lines(lines, room, "example"), *frame[2:]]) if room > 0 else ""
 
 
 def _flip_id(flip: Flip) -> str:

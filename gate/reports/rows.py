@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gate.records import BoundKind, Finding, Member, RunRecord, Severity, StageResult, Status
-from gate.reports import allowance, basis, escape, numbers
+from gate.records import BoundKind, Finding, Member, RunRecord, Severity, StageResult, Status, Waiver
+from gate.reports import allowance, basis, escape, governance, numbers
 from gate.reports.numbers import MISSING
 from gate.reports.sentence import TITLES, describe, scale, subject, take, unit
 
@@ -75,11 +75,13 @@ class Row:
     """`estimate`, `interval` and `bound` are on one scale; `used` is the same on the axis common to all rules.
 
     `scale` names that scale (`drop`, …); `needs` is what it takes to decide, empty unless inconclusive; `settled` says
-    by how many items it was decided, and `reach` how far a verdict on a benchmark reaches beyond it.
+    by how many items it was decided, and `reach` how far a verdict on a benchmark reaches beyond it.  `waiver` is the
+    one that covers a red finding; its title says so, and nothing else about it changes.
     """
 
     finding: Finding
     stage: StageResult
+    waiver: Waiver | None
     title: str
     subject: str
     change: str
@@ -110,13 +112,15 @@ class Row:
         return f"{self.scale} {self.estimate}".strip() if self.estimate != MISSING else MISSING
 
 
-def row(stage: StageResult, finding: Finding) -> Row:
+def row(stage: StageResult, finding: Finding, waiver: Waiver | None = None) -> Row:
     shown = numbers.printed(finding, stage.kind)
     advisory = finding.rule.severity is Severity.ADVISORY
+    beside = ["waived"] * (waiver is not None) + ["advisory"] * advisory
     return Row(
         finding=finding,
         stage=stage,
-        title=TITLES[finding.status] + (" (advisory)" if advisory else ""),
+        waiver=waiver,
+        title=TITLES[finding.status] + (f" ({', '.join(beside)})" if beside else ""),
         subject=subject(finding.rule, stage.kind, stage),
         change=shown.change,
         scale=scale(finding.rule.bound.kind),
@@ -140,7 +144,22 @@ def row(stage: StageResult, finding: Finding) -> Row:
 
 def rows(record: RunRecord) -> tuple[Row, ...]:
     """All findings of the run, worst first."""
-    return tuple(row(stage, finding) for stage, finding in allowance.ranked(record))
+    return tuple(
+        row(stage, finding, governance.waiver_of(record, finding)) for stage, finding in allowance.ranked(record)
+    )
+
+
+def deciding_rule(record: RunRecord) -> str:
+    """The first deciding rule with its estimate and interval against its bound, or the reason there is none."""
+    findings = {f.rule.id: (f, s.kind) for s in record.stages for f in s.findings}
+    for identifier in record.verdict.deciding:
+        if identifier in findings:
+            shown = numbers.printed(*findings[identifier])
+            return f"{identifier}: {shown.estimate or MISSING} ({shown.interval}), bound {shown.bound}"
+    said = record.verdict.sentence
+    if record.candidate is not None:
+        said = said.replace(record.candidate.uri, record.candidate.uri.rstrip("/").rpartition("/")[2])
+    return escape.line(said, 120)
 
 
 def story(one: Row) -> str:
@@ -161,6 +180,7 @@ def story(one: Row) -> str:
         "resolvable": "" if one.reach else one.detectable,
         "needed": "" if finding.n_needed is None else numbers.count(finding.n_needed, unit(one.stage.kind)),
         "reason": finding.reason,
+        "waiver": "" if one.waiver is None else governance.waived(one.waiver),
     }
     lines = [f"{name + ':':<11} {said}" for name, said in facts.items() if said]
     lines += [

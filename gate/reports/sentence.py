@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gate.records import BoundKind, Finding, Rule, Scope, Severity, StageResult, Status
+from gate.records import BoundKind, Finding, Rule, RunRecord, Scope, Severity, StageResult, Status
 from gate.reports import allowance, basis, escape, numbers
 
 TITLES = {
@@ -20,6 +20,8 @@ TITLES = {
     Status.SKIPPED: "skipped",
 }
 """How each status is called in every report."""
+
+PASSED_WITH_WAIVER = "passed with waiver"
 
 _NAME_LIMIT, _REASON_LIMIT = 120, 400  # characters of untrusted text that one sentence carries
 _METRICS = {
@@ -79,6 +81,13 @@ _SCALES = {
     BoundKind.MAX: "",
     BoundKind.MIN: "",
 }
+
+
+def title(record: RunRecord) -> str:
+    """How the run is called in every report: its status, unless waivers made a regression pass."""
+    if record.verdict.status is Status.REGRESSION and record.waivers and record.exit_code == 0:
+        return PASSED_WITH_WAIVER
+    return TITLES[record.verdict.status]
 
 
 def scale(kind: BoundKind) -> str:
@@ -198,12 +207,12 @@ def describe(finding: Finding, kind: str, stage: StageResult | None = None) -> s
         case Status.REGRESSION:
             return f"{claim(finding, kind, stage)}, but {requires}{rests_on}"
         case Status.INCONCLUSIVE:
-            why = "; ".join(said for said in (_reason(finding.reason), take(finding, kind)) if said)
+            why = "; ".join(said for said in (quoted(finding.reason), take(finding, kind)) if said)
             return f"{claim(finding, kind, stage)}, and {requires}: not decided, {why}"
         case Status.ERROR:
-            return f"could not measure {subject(rule, kind, stage)}: {_reason(finding.reason)}"
+            return f"could not measure {subject(rule, kind, stage)}: {quoted(finding.reason)}"
         case Status.REFUSED | Status.SKIPPED:
-            return f"{subject(rule, kind, stage)} was {TITLES[finding.status]}: {_reason(finding.reason)}"
+            return f"{subject(rule, kind, stage)} was {TITLES[finding.status]}: {quoted(finding.reason)}"
 
 
 def sentence(
@@ -225,7 +234,7 @@ def sentence(
         complete: the run was not restricted and measured all that was planned, so that `warn` applies.
         reason: why, where no finding can say it (refused at intake, no stage ran).
     """
-    reason = _reason(reason)
+    reason = quoted(reason)
     first = deciding[0] if deciding else None
     said = _described(first, stages) if first else ""
     name = f" [{first.rule.id}]" if first else ""
@@ -245,7 +254,7 @@ def sentence(
             what = said.removeprefix("could not measure ") or reason or _blame(stages, status)
             return f"Could not measure: {what}{name}{_others(deciding, 'affected too')}."
         case Status.REFUSED:
-            why = reason or (_reason(first.reason) if first else _blame(stages, status))
+            why = reason or (quoted(first.reason) if first else _blame(stages, status))
             return f"Refused: {why}{name}."
         case Status.SKIPPED:
             raise ValueError("a run cannot be SKIPPED: a verdict is PASS, REGRESSION, INCONCLUSIVE, ERROR or REFUSED")
@@ -319,11 +328,11 @@ def _blame(stages: Sequence[StageResult], status: Status) -> str:
     stage = next((s for s in stages if s.status is status), None)
     if stage is None:
         return "a planned rule was not judged, and no stage says why"
-    return f"{stage.name}: {_reason('; '.join(note.rstrip('.') for note in stage.notes)) or 'the stage says no more'}"
+    return f"{stage.name}: {quoted('; '.join(note.rstrip('.') for note in stage.notes)) or 'the stage says no more'}"
 
 
-def _reason(text: str) -> str:
-    """The first line: what follows it (a broken worker's log) is for the local reports alone."""
+def quoted(text: str) -> str:
+    """A reason as a sentence quotes it: the first line, since what follows (a worker's log) is for local reports."""
     return escape.line(text.partition("\n")[0], _REASON_LIMIT).rstrip(".")
 
 

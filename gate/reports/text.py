@@ -8,10 +8,10 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Sequence
 
-from gate.records import Performance, RunRecord, Status
-from gate.reports import basis, escape, figures, numbers, quality
+from gate.records import Performance, PolicyChange, RunRecord, Status
+from gate.reports import basis, escape, figures, governance, numbers, quality
 from gate.reports.rows import Row, rows
-from gate.reports.sentence import TITLES
+from gate.reports.sentence import TITLES, title
 
 WIDTH = 100
 _GAP = 2
@@ -22,8 +22,10 @@ def render(record: RunRecord) -> str:
     """Verdict, rules worst first, stages, where the details are."""
     ranked = rows(record)
     parts = [
-        [f"quantgate {record.gate_version}: {TITLES[record.verdict.status].upper()} (exit code {record.exit_code})"],
+        [f"quantgate {record.gate_version}: {title(record).upper()} (exit code {record.exit_code})"],
         wrapped(record.verdict.sentence, WIDTH),
+        _bar(record.policy_change),
+        _waivers(record),
         _rules(ranked),
         [] if record.quality is None else wrapped(quality.line(record.quality), WIDTH),
         _stages(record),
@@ -32,6 +34,30 @@ def render(record: RunRecord) -> str:
         _closing(record),
     ]
     return escape.workflow("\n\n".join("\n".join(lines) for lines in parts if lines) + "\n")
+
+
+def _waivers(record: RunRecord) -> list[str]:
+    if not record.waivers:
+        return []
+    header = ("waived rule", "owner", "until", "reason")
+    cells = [(w.rule, w.owner, w.expires, w.reason) for w in record.waivers]
+    return [*wrapped(governance.about_waivers(record), WIDTH), *table([header, *cells], flexible=3)]
+
+
+def _bar(change: PolicyChange | None) -> list[str]:
+    if change is None:
+        return []
+    rules = [(r.kind, r.rule, r.was or "none", r.now or "none") for r in governance.rules(change)]
+    moves = [(m.run_id, m.candidate, TITLES[m.was], TITLES[m.now]) for m in governance.moves(change)]
+    return [
+        f"{governance.BAR}.",
+        *wrapped(governance.judged_by(change), WIDTH),
+        *wrapped(f"Its policy: {governance.about_rules(change)}. {governance.about_moves(change)}", WIDTH),
+        *(table([("", "rule", "was", "now"), *rules], flexible=3) if rules else []),
+        *(table([("run", "candidate", "was", "now"), *moves], flexible=1) if moves else []),
+        *(line for path in change.paths for line in _listed(path)),
+        *(line for note in change.notes for line in _listed(note)),
+    ]
 
 
 def _rules(ranked: Sequence[Row]) -> list[str]:

@@ -12,7 +12,7 @@ from rich.console import Console
 from gate import console
 from gate.records import BoundKind, Finding, Scope, StageResult, Status
 from gate.reports import basis, quality
-from gate.reports.rows import row
+from gate.reports.rows import deciding_rule, row
 from tests import records_factory as factory
 
 NUMBERS = (0.01, -0.01, 0.025)
@@ -217,4 +217,4 @@ def test_the_console_says_that_a_stage_stopped_early() -> None:
     assert (
         "capability REGRESSION in 212.4 s, stopped early: 1,556 of 5,299 items were enough, baseline" in out.getvalue()
     )
-    assert console.deciding_rule(factory.sequential()).endswith("11.88 pp (3.01 to 20.75 pp), bound 3 pp")
+    assert deciding_rule(factory.sequential()).endswith("11.88 pp (3.01 to 20.75 pp), bound 3 pp")
