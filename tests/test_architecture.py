@@ -14,7 +14,8 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"__main__"}),
     frozenset({"cli"}),
     frozenset({"commands"}),
-    frozenset({"console", "demo", "outputs", "preflight"}),
+    frozenset({"ci", "sharing"}),
+    frozenset({"console", "demo", "outputs", "preflight", "publish"}),
     frozenset({"finished"}),
     frozenset({"fetching", "pipeline"}),
     frozenset({"stage_run"}),
@@ -54,6 +55,7 @@ HOME = {
     "policy_values": "policy",
     "promotion": "finished",
     "replay": "finished",
+    "request": "pipeline",
     "resident": "launch",
     "sandbox": "environment",
     "task_catalog": "records",
@@ -61,6 +63,8 @@ HOME = {
     "terminal": "records",
     "timing_run": "stage_run",
     "units": "records",
+    "verdict": "stage_run",
+    "waivers": "policy",
     "wire": "records",
 }
 
