@@ -72,6 +72,13 @@ def loads_record(text: str | bytes) -> RunRecord:
     Raises:
         ArtifactError: not JSON, truncated, too large, from a newer gate, or not a record.
     """
+    try:
+        return _loaded(text)
+    except RecursionError as problem:
+        raise ArtifactError("run.json is nested too deep: not a run record") from problem
+
+
+def _loaded(text: str | bytes) -> RunRecord:
     if len(text) > MAX_CHARACTERS:
         raise ArtifactError(f"run.json has {len(text)} characters, expected at most {MAX_CHARACTERS}: not a run record")
     try:

@@ -16,7 +16,8 @@ from pydantic import ValidationError
 
 from gate import artifact, outputs
 from gate.ci import untrusted_rows
-from gate.errors import ArtifactError, ExitCode, GateError
+from gate.decide import combine
+from gate.errors import ArtifactError, GateError
 from gate.finished.run_folder import RunFolder
 from gate.policy import Policy
 from gate.policy_file import LoadedPolicy
@@ -34,12 +35,6 @@ _MAX_NOTES = 50
 _ROWS = re.compile(r"[\w .-]{1,200}\.parquet", re.ASCII)
 
 _GREENEST_FIRST = (Status.PASS, Status.INCONCLUSIVE, Status.REGRESSION, Status.ERROR, Status.REFUSED)
-_CODES = {
-    Status.INCONCLUSIVE: ExitCode.INCONCLUSIVE,
-    Status.REGRESSION: ExitCode.REGRESSION,
-    Status.ERROR: ExitCode.ERROR,
-    Status.REFUSED: ExitCode.REFUSED,
-}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,7 +85,7 @@ def read(folder: Path) -> RunFolder:
     """
     if not is_folder(folder):
         raise ArtifactError(f"found no folder {folder.name!r}, expected the output folder of a run")
-    record = _record(read_file(folder / "run.json", limit_bytes=MAX_RECORD_BYTES))
+    record = artifact.loads_record(read_file(folder / "run.json", limit_bytes=MAX_RECORD_BYTES))
     try:
         ran_under = Policy.model_validate(record.policy)
     except (ValidationError, RecursionError) as problem:
@@ -105,13 +100,6 @@ def read(folder: Path) -> RunFolder:
     notes = [f"the run's own note: {text}" for text in record.notes[:_MAX_NOTES]]
     record = replace(record, notes=tuple(notes), waivers=record.waivers, policy_change=None)
     return RunFolder(path=folder, record=record, ran_under=ran_under, measurements=measurements)
-
-
-def _record(data: bytes) -> RunRecord:
-    try:
-        return artifact.loads_record(data)
-    except RecursionError as problem:
-        raise ArtifactError("run.json is nested too deep: not a run record") from problem
 
 
 def _copied(folder: Path, into: Path) -> list[Path]:
@@ -177,7 +165,7 @@ def _never_greener(said: RunRecord, judged: RunRecord) -> RunRecord:
         )
     title = TITLES[status]
     verdict = Verdict(status=status, deciding=(), sentence=f"{title[:1].upper()}{title[1:]}: {why}.")
-    return replace(judged, verdict=verdict, exit_code=int(_CODES[status]))
+    return replace(judged, verdict=verdict, exit_code=combine.exit_code(status, "fail", complete=False))
 
 
 def _borne_out(said: RunRecord, judged: RunRecord) -> bool:

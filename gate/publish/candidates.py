@@ -16,7 +16,6 @@ from gate import artifact
 from gate.errors import ArtifactError, UsageError
 from gate.publish.incoming import is_folder, read_file
 from gate.publish.model import Candidate
-from gate.records import RunRecord
 from gate.reports import shared
 
 MAX_CANDIDATES = 256
@@ -121,20 +120,13 @@ def _candidate(name: str, folder: Path, given: bool, limit_bytes: int) -> tuple[
         return _without("its folder is a link: it was not read", name=name), 0
     try:
         data = read_file(folder / "run.json", limit_bytes=limit_bytes)
-        return Candidate(name=name, record=_record(data), problem=""), len(data)
+        return Candidate(name=name, record=shared.redacted(artifact.loads_record(data)), problem=""), len(data)
     except ArtifactError as problem:
         return _without(str(problem), name=name), 0
 
 
 def _without(problem: str, *, name: str) -> Candidate:
     return Candidate(name=name, record=None, problem=problem)
-
-
-def _record(data: bytes) -> RunRecord:
-    try:
-        return shared.redacted(artifact.loads_record(data))
-    except RecursionError as problem:
-        raise ArtifactError("run.json is nested too deep: not a run record") from problem
 
 
 def _distinct(found: Sequence[Candidate]) -> list[Candidate]:
